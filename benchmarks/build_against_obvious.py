@@ -1,0 +1,191 @@
+"""`lengthwise build` against the Beam pipeline that one writes first, in CPU time per row.
+
+Both sides read the same Parquet files (`ragged_data.py`) on Beam's FnApiRunner, on one core:
+
+    obvious      `obvious_pipeline.py`: an Example per row, Partition, WriteToTFRecord. It is told
+                 the boundaries of the buckets.
+    lengthwise   `lengthwise build --workers 1`, all of it: the plan, which finds the boundaries, the
+                 global shuffle, shards, checksums of records and files, accounts, manifest.
+
+Before the clock starts both build one small file with the same boundaries, and what they wrote is
+compared record by record; afterwards the records of the timed outputs are counted.
+
+    python benchmarks/build_against_obvious.py --kind both --json result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import CPU_PER_ROW, Comparison, Side, compare, print_comparison
+from process_usage import Task, call_task, pinned_to, run
+
+SEQUENCE = {"floats": "features", "ids": "tokens"}
+BUCKETS = 8
+CHECKED_ROWS = 4_096
+
+# Rows of the small and of the large run: few, but enough that start-up does not blur the slope.
+# A side that is faster needs more of them; the slopes can be compared all the same.
+ROWS = {
+    "floats": {"obvious": (1_024, 13_312), "lengthwise": (8_192, 106_496)},
+    "ids": {"obvious": (4_096, 86_016), "lengthwise": (65_536, 1_048_576)},
+}
+
+_OBVIOUS = (sys.executable, str(Path(__file__).with_name("obvious_pipeline.py")))
+_LENGTHWISE = (
+    sys.executable,
+    "-c",
+    "import sys; from lengthwise.pipeline.commands import main; sys.exit(main())",
+)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The commands of both sides for one kind of data, in one folder."""
+
+    kind: str
+    folder: Path
+
+    def source(self, rows: int) -> Path:
+        """The input; it stays in the folder for the next time."""
+        path = self.folder / f"{self.kind}-{rows}.parquet"
+        # In another process: what this one has in memory is counted to those that it starts.
+        arguments = {"path": str(path), "kind": self.kind, "count": rows}
+        run(call_task("ragged_data:ensure_file", rows=rows, **arguments))
+        return path
+
+    def output(self, side: str) -> Path:
+        return self.folder / f"{self.kind}-{side}"
+
+    def obvious(self, rows: int, max_lengths: str) -> Task:
+        """The obvious pipeline, which is told the boundaries."""
+        output = self.output("obvious")
+        argv = [*_OBVIOUS, str(self.source(rows)), str(output), *self._columns]
+        return Task([*argv, "--max-lengths", max_lengths], rows, fresh=[output])
+
+    def lengthwise(self, rows: int, *options: str) -> Task:
+        """The whole of `lengthwise build`."""
+        output = self.output("lengthwise")
+        argv = [*_LENGTHWISE, "build", str(self.source(rows)), str(output), *self._columns]
+        return Task([*argv, "--workers", "1", *options], rows, fresh=[output])
+
+    @property
+    def _columns(self) -> list[str]:
+        return ["--sequence", SEQUENCE[self.kind], "--label", "label"]
+
+
+def measure(
+    contest: Contest, *, rows: Mapping[str, tuple[int, int]], rounds: int, core: int | None
+) -> Comparison:
+    """Checks both sides, times them, and counts what they wrote.
+
+    Args:
+        contest: the kind of data and the place.
+        rows: side -> rows of its small and of its large run.
+        rounds: measured rounds.
+        core: to pin everything to.
+    """
+    chosen = ("--buckets", str(BUCKETS))
+    with pinned_to(core):
+        run(contest.lengthwise(rows["lengthwise"][1], *chosen))
+        max_lengths = planned_max_lengths(contest.output("lengthwise"))
+        check_same_records(contest, max_lengths)
+    print(f"{contest.kind}: both write the same {CHECKED_ROWS:,} records; buckets {max_lengths}")
+
+    small, large = rows["obvious"]
+    obvious = Side(
+        "obvious",
+        small=contest.obvious(small, max_lengths),
+        large=contest.obvious(large, max_lengths),
+    )
+    small, large = rows["lengthwise"]
+    lengthwise = Side(
+        "lengthwise",
+        small=contest.lengthwise(small, *chosen),
+        large=contest.lengthwise(large, *chosen),
+    )
+    comparison = compare([obvious, lengthwise], CPU_PER_ROW, rounds=rounds, core=core)
+    for side in (obvious, lengthwise):
+        folder = str(contest.output(side.name))
+        written = run(call_task("written_records:count", rows=0, folder=folder)).own["records"]
+        if written != side.large.rows:
+            raise RuntimeError(f"{side.name} wrote {written} records of {side.large.rows} rows")
+    return comparison
+
+
+def check_same_records(contest: Contest, max_lengths: str) -> None:
+    """Raises RuntimeError unless both sides make the same records of the same rows."""
+    run(contest.obvious(CHECKED_ROWS, max_lengths))
+    run(contest.lengthwise(CHECKED_ROWS, "--strategy", "fixed", "--boundaries", max_lengths))
+    folders = {"one": str(contest.output("obvious")), "other": str(contest.output("lengthwise"))}
+    found = run(call_task("written_records:compare", rows=CHECKED_ROWS, **folders))
+    if found.own["records"] != CHECKED_ROWS:
+        raise RuntimeError(f"{found.own['records']} records were made of {CHECKED_ROWS} rows")
+
+
+def planned_max_lengths(output: Path) -> str:
+    """The boundaries of a dataset, by commas."""
+    plan: dict[str, Any] = json.loads((output / "plan.json").read_text())
+    return ",".join(str(max_length) for max_length in plan["max_lengths"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="lengthwise build against the obvious Beam pipeline: CPU time per row.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
+    parser.add_argument(
+        "--rows-small", type=int, metavar="N", help="small run of lengthwise [by kind]"
+    )
+    parser.add_argument(
+        "--rows-large", type=int, metavar="N", help="large run of lengthwise [by kind]"
+    )
+    parser.add_argument(
+        "--obvious-rows-small", type=int, metavar="N", help="small run of obvious [by kind]"
+    )
+    parser.add_argument(
+        "--obvious-rows-large", type=int, metavar="N", help="large run of obvious [by kind]"
+    )
+    parser.add_argument("--folder", type=Path, help="keeps inputs and outputs [a temporary one]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = {}
+        for kind in ROWS if options.kind == "both" else [options.kind]:
+            rows = {
+                "obvious": (
+                    options.obvious_rows_small or ROWS[kind]["obvious"][0],
+                    options.obvious_rows_large or ROWS[kind]["obvious"][1],
+                ),
+                "lengthwise": (
+                    options.rows_small or ROWS[kind]["lengthwise"][0],
+                    options.rows_large or ROWS[kind]["lengthwise"][1],
+                ),
+            }
+            comparison = measure(
+                Contest(kind, folder),
+                rows=rows,
+                rounds=options.rounds,
+                core=None if options.core < 0 else options.core,
+            )
+            print_comparison(comparison, title=f"build, {kind}")
+            results[kind] = comparison.to_json()
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

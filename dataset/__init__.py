@@ -1,0 +1,39 @@
+"""The contract on disk: schema, plan, manifest, records, and their verification."""
+
+from lengthwise.dataset.errors import (
+    CorruptDataError,
+    InputError,
+    LengthwiseError,
+    ManifestError,
+    OutputError,
+    PlanError,
+    SchemaError,
+    UsageError,
+)
+from lengthwise.dataset.manifest import Account, Manifest, Shard
+from lengthwise.dataset.plan import FeatureStatistics, Plan, PlanOptions
+from lengthwise.dataset.record import Field, RecordLayout
+from lengthwise.dataset.schema import Feature, Schema
+from lengthwise.dataset.verify import verify
+
+__all__ = [
+    "Account",
+    "CorruptDataError",
+    "Feature",
+    "FeatureStatistics",
+    "Field",
+    "InputError",
+    "LengthwiseError",
+    "Manifest",
+    "ManifestError",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "PlanOptions",
+    "RecordLayout",
+    "Schema",
+    "SchemaError",
+    "Shard",
+    "UsageError",
+    "verify",
+]

@@ -1,0 +1,328 @@
+"""The manifest, `dataset.json`: what a dataset is made of; readers believe nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import crc32c
+
+from lengthwise.dataset.document import Fields, read_document, to_json
+from lengthwise.dataset.errors import ManifestError, PlanError
+from lengthwise.dataset.plan import MAX_LENGTH, check_max_lengths, check_split_name
+from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
+from lengthwise.dataset.schema import Schema
+
+MANIFEST_NAME = "dataset.json"
+PLAN_NAME = "plan.json"
+REPORT_NAME = "report.html"
+MANIFEST_FORMAT = "lengthwise-dataset"
+MANIFEST_VERSION = 1
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file.
+
+    Attributes:
+        split: the split that its rows belong to.
+        max_length: the padded length of its bucket.
+        index, count: it is number `index` of the `count` shards of its bucket.
+        records: rows in it.
+        steps: real steps in it, the sum of the rows' lengths.
+        nbytes: size of the file.
+        crc32c: of the whole file.
+    """
+
+    split: str
+    max_length: int
+    index: int
+    count: int
+    records: int
+    steps: int
+    nbytes: int
+    crc32c: int
+
+    @property
+    def name(self) -> str:
+        """Path below the data folder, with `/`.
+
+        Example:
+            >>> Shard("train", 64, 0, 4, 10, 500, 2660, 0).name
+            'train/len00064-00000-of-00004.tfrecord'
+        """
+        return shard_name(self.split, self.max_length, self.index, self.count)
+
+
+def shard_name(split: str, max_length: int, index: int, count: int) -> str:
+    """The deterministic name of a shard below the data folder."""
+    return f"{split}/len{max_length:05d}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the rows of one split: read = written + dropped + rejected.
+
+    Attributes:
+        read: rows of the input that belong to the split.
+        written: records in its shards.
+        dropped: reason -> rows left out as the options say.
+        rejected: reason -> rows left out because they are faulty.
+    """
+
+    read: int
+    written: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def balanced(self) -> bool:
+        return self.read == self.written + sum(self.dropped.values()) + sum(self.rejected.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "read": self.read,
+            "written": self.written,
+            "dropped": dict(sorted(self.dropped.items())),
+            "rejected": dict(sorted(self.rejected.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset: schema, buckets, shards and accounts.
+
+    Attributes:
+        root: the dataset folder.
+        fingerprint: 16 hex digits that name the build; the data folder is `data-<fingerprint>`.
+        created_by: the program and its version.
+        schema: the features.
+        seed: of the row keys.
+        max_lengths: of the buckets, ascending.
+        widths: varint bytes of every integer feature.
+        shards: sorted by split, max_length, index; only shards that hold records.
+        accounts: split -> account.
+        plan_crc32c: of `plan.json`.
+    """
+
+    root: Path
+    fingerprint: str
+    created_by: str
+    schema: Schema
+    seed: int
+    max_lengths: tuple[int, ...]
+    widths: Mapping[str, int]
+    shards: tuple[Shard, ...]
+    accounts: Mapping[str, Account]
+    plan_crc32c: int
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the shards are."""
+        return self.root / data_folder_name(self.fingerprint)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(sorted(self.accounts))
+
+    @cached_property
+    def layouts(self) -> dict[int, RecordLayout]:
+        """max_length -> layout of the records of that bucket."""
+        return {t: RecordLayout.of(self.schema, t, self.widths) for t in self.max_lengths}
+
+    def shards_of(self, split: str, max_length: int | None = None) -> tuple[Shard, ...]:
+        """The shards of a split, or of one of its buckets.
+
+        Raises:
+            ManifestError: there is no such split.
+        """
+        if split not in self.accounts:
+            raise ManifestError(
+                f"{self.root}: no split '{split}'; there are: {', '.join(self.splits)}"
+            )
+        return tuple(
+            shard
+            for shard in self.shards
+            if shard.split == split and max_length in (None, shard.max_length)
+        )
+
+    def path_of(self, shard: Shard) -> Path:
+        return self.data_folder / shard.name
+
+    def records(self, split: str) -> int:
+        """Rows of a split."""
+        return sum(shard.records for shard in self.shards_of(split))
+
+    def padding_fraction(self, split: str) -> float:
+        """Padded slots over all slots of a split."""
+        slots = sum(shard.records * shard.max_length for shard in self.shards_of(split))
+        steps = sum(shard.steps for shard in self.shards_of(split))
+        return 1 - steps / slots if slots else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "format": MANIFEST_FORMAT,
+            "version": MANIFEST_VERSION,
+            "created_by": self.created_by,
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "schema": self.schema.to_json(),
+            "varint_widths": dict(sorted(self.widths.items())),
+            "buckets": [_bucket_json(self.layouts[t]) for t in self.max_lengths],
+            "accounts": {split: self.accounts[split].to_json() for split in self.splits},
+            "plan_crc32c": self.plan_crc32c,
+            "shards": [
+                {
+                    "name": shard.name,
+                    "split": shard.split,
+                    "max_length": shard.max_length,
+                    "index": shard.index,
+                    "count": shard.count,
+                    "records": shard.records,
+                    "steps": shard.steps,
+                    "bytes": shard.nbytes,
+                    "crc32c": shard.crc32c,
+                }
+                for shard in self.shards
+            ],
+        }
+        return {**document, "crc32c": document_crc32c(document)}
+
+    def dumps(self) -> str:
+        """The text of `dataset.json`."""
+        return to_json(self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, check_crc: bool = True) -> Manifest:
+        """Reads the manifest of a dataset and checks that it is whole and consistent.
+
+        Args:
+            path: the dataset folder (or its `dataset.json`).
+            check_crc: False skips the manifest's checksum of itself, for `verify`.
+
+        Raises:
+            ManifestError: there is no dataset, it is of another version, or it was changed.
+        """
+        root = Path(path)
+        root = root.parent if root.name == MANIFEST_NAME else root
+        path = root / MANIFEST_NAME
+        if not path.is_file():
+            raise ManifestError(
+                f"{root}: no dataset here ({MANIFEST_NAME} is missing); make one with "
+                "`lengthwise build`"
+            )
+        fields = Fields(
+            read_document(path, error=ManifestError), place=str(path), error=ManifestError
+        )
+        if fields.members.get("format") != MANIFEST_FORMAT:
+            raise fields.fail("not a manifest of Lengthwise")
+        if fields.integer("version") != MANIFEST_VERSION:
+            raise fields.fail(
+                f"version {fields.integer('version')} of the format is not known to this "
+                "version of Lengthwise; upgrade Lengthwise or build again"
+            )
+        if check_crc and not crc_matches(fields.members):
+            raise fields.fail("was changed after the build; run `lengthwise verify`, build again")
+        return _from_fields(fields, root=root)
+
+
+def data_folder_name(fingerprint: str) -> str:
+    """The name of the folder that holds the shards of one build."""
+    return f"data-{fingerprint}"
+
+
+def document_crc32c(document: Mapping[str, Any]) -> int:
+    """CRC32C of a JSON document without its own `crc32c`, independent of white space."""
+    body = {name: value for name, value in document.items() if name != "crc32c"}
+    return crc32c.crc32c(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
+
+def crc_matches(document: Mapping[str, Any]) -> bool:
+    """Whether a manifest is as it was written."""
+    return document.get("crc32c") == document_crc32c(document)
+
+
+def _bucket_json(layout: RecordLayout) -> dict[str, Any]:
+    return {
+        "max_length": layout.max_length,
+        "stride": layout.stride,
+        "fields": {
+            field.name: {"offset": field.offset, "width": field.width, "count": field.count}
+            for field in layout.fields
+        },
+    }
+
+
+def _from_fields(fields: Fields, *, root: Path) -> Manifest:
+    fingerprint = fields.text("fingerprint")
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise fields.fail(f"the fingerprint {fingerprint[:40]!r} is not 16 hex digits")
+    schema = Schema.from_json(fields.objects("schema"))
+    widths = fields.nested("varint_widths")
+    buckets = fields.objects("buckets")
+    max_lengths = tuple(b.integer("max_length", low=1, high=MAX_LENGTH) for b in buckets)
+    accounts = fields.nested("accounts")
+    try:
+        check_max_lengths(max_lengths, place="buckets")
+        for split in accounts.members:
+            check_split_name(split)
+        manifest = Manifest(
+            root=root,
+            fingerprint=fingerprint,
+            created_by=fields.text("created_by"),
+            schema=schema,
+            seed=fields.integer("seed"),
+            max_lengths=max_lengths,
+            widths={
+                feature.name: widths.integer(feature.name, low=1, high=MAX_VARINT_BYTES)
+                for feature in schema.features
+                if feature.dtype == "int64"
+            },
+            shards=tuple(_shard(item) for item in fields.objects("shards")),
+            accounts={split: _account(accounts.nested(split)) for split in accounts.members},
+            plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
+        )
+        layouts = manifest.layouts
+    except PlanError as reason:
+        raise fields.fail(str(reason)) from None
+    for bucket in buckets:
+        if bucket.members != _bucket_json(layouts[bucket.integer("max_length")]):
+            raise bucket.fail("stride or offsets do not follow from the schema")
+    for shard, item in zip(manifest.shards, fields.objects("shards"), strict=True):
+        if shard.split not in manifest.accounts or shard.max_length not in layouts:
+            raise item.fail(f"split '{shard.split}' or bucket {shard.max_length} does not exist")
+        if item.text("name") != shard.name:
+            raise item.fail(f"the name {item.text('name')[:80]!r} is not {shard.name!r}")
+    if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
+        raise fields.fail("a shard is listed twice")
+    return manifest
+
+
+def _account(fields: Fields) -> Account:
+    return Account(
+        read=fields.integer("read"),
+        written=fields.integer("written"),
+        dropped=fields.counts("dropped"),
+        rejected=fields.counts("rejected"),
+    )
+
+
+def _shard(fields: Fields) -> Shard:
+    return Shard(
+        split=fields.text("split"),
+        max_length=fields.integer("max_length", low=1, high=MAX_LENGTH),
+        index=fields.integer("index"),
+        count=fields.integer("count", low=1),
+        records=fields.integer("records"),
+        steps=fields.integer("steps"),
+        nbytes=fields.integer("bytes"),
+        crc32c=fields.integer("crc32c", high=2**32 - 1),
+    )

@@ -1,0 +1,263 @@
+"""The strided record: where every byte of a `tf.train.Example` stands when all have one size.
+
+All records of a bucket hold the same features with the same number of values. Floats take four
+bytes each; integers are written as varints of one fixed width per feature, padded with
+continuation bits where a shorter varint would do. Protocol buffers allow that, so any parser reads
+the record, and a whole shard is a matrix of bytes:
+
+              | frame | Example, map entry of feature 0    | entry of feature 1 | …  | frame |
+              | 12    | tags and sizes | payload of 0      | tags | payload     |    | 4     |
+    record 0  | ····· | ·············· | ················· | ···· | ··········· |    | ····· |
+    record 1  | ····· | ·············· | ················· | ···· | ··········· |    | ····· |
+                                         ^ offset of 0            ^ offset of 1    <- stride ->
+
+Only the payloads and the last four bytes differ from record to record; the rest is the template.
+
+Source: protocol buffers' wire format (https://protobuf.dev/programming-guides/encoding/),
+`tensorflow/core/example/{example,feature}.proto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lengthwise.dataset.errors import PlanError
+from lengthwise.dataset.schema import LENGTH, MASK, Feature, Schema
+from lengthwise.dataset.tfrecord import FOOTER_BYTES, FRAME_BYTES, frame_header
+
+FLOAT_BYTES = 4
+# A varint of ten bytes holds 64 bits, which is what a negative integer takes.
+MAX_VARINT_BYTES = 10
+MAX_RECORD_BYTES = 1 << 30
+
+_LENGTH_DELIMITED = 2
+_FLOAT_LIST, _INT64_LIST = 2, 3
+
+
+def varint_width(low: int, high: int) -> int:
+    """Bytes that the varints of all integers in `[low, high]` fit into.
+
+    Example:
+        >>> [varint_width(0, 127), varint_width(0, 128), varint_width(-1, 5)]
+        [1, 2, 10]
+    """
+    if low < 0:
+        return MAX_VARINT_BYTES
+    return max(1, -(-int(high).bit_length() // 7))
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where the values of one feature stand in a record.
+
+    Attributes:
+        name: of the feature, or `length` or `mask`.
+        dtype: `float32` or `int64`.
+        shape: of the decoded values of one record, padded steps first for sequences.
+        width: bytes of one value: 4 for floats, the fixed varint width for integers.
+        offset: of the first value, from the start of the framed record.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    width: int
+    offset: int
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def payload(self) -> slice:
+        """The bytes of all values within a framed record."""
+        return slice(self.offset, self.offset + self.count * self.width)
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """The layout of the records of one bucket.
+
+    Attributes:
+        max_length: padded number of steps, T.
+        fields: in the order in which they stand in the record.
+        template: the framed record with zero payload; the final CRC is zero too.
+
+    Example:
+        >>> from lengthwise.dataset.schema import Feature, Schema
+        >>> schema = Schema((Feature("tokens", "int64"),))
+        >>> layout = RecordLayout.of(schema, 8, {"tokens": 2})
+        >>> layout.stride, [(field.name, field.offset) for field in layout.fields]
+        (89, [('length', 30), ('mask', 45), ('tokens', 69)])
+    """
+
+    max_length: int
+    fields: tuple[Field, ...]
+    template: bytes
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a framed record, and so from one record to the next."""
+        return len(self.template)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of the `tf.train.Example` alone."""
+        return self.stride - FRAME_BYTES
+
+    def __getitem__(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+    @classmethod
+    def of(cls, schema: Schema, max_length: int, widths: Mapping[str, int]) -> RecordLayout:
+        """Lays out the records of a bucket.
+
+        Args:
+            schema: the features.
+            max_length: padded number of steps.
+            widths: varint bytes of every integer feature of the schema.
+
+        Raises:
+            PlanError: the record would be too large to be read back.
+        """
+        shapes: list[tuple[str, str, tuple[int, ...], int]] = [
+            (LENGTH, "int64", (), varint_width(0, max_length)),
+            (MASK, "int64", (max_length,), 1),
+        ]
+        for feature in schema.features:
+            width = FLOAT_BYTES if feature.dtype == "float32" else widths[feature.name]
+            shapes.append((feature.name, feature.dtype, _padded_shape(feature, max_length), width))
+        shapes.sort(key=lambda item: item[0].encode())
+        total = sum(int(np.prod(shape, dtype=object)) * width for _, _, shape, width in shapes)
+        if total > MAX_RECORD_BYTES:
+            raise PlanError(
+                f"a record of {max_length} steps takes {total} bytes, more than "
+                f"{MAX_RECORD_BYTES}: give a smaller --max-length"
+            )
+        entries = [_entry(name, dtype, shape, width) for name, dtype, shape, width in shapes]
+        features_size = sum(len(entry) for entry, _ in entries)
+        record_size = 1 + len(_varint(features_size)) + features_size
+        template = bytearray(frame_header(record_size))
+        template += _tag(1, _LENGTH_DELIMITED) + _varint(features_size)
+        fields = []
+        for (name, dtype, shape, width), (entry, payload) in zip(shapes, entries, strict=True):
+            fields.append(Field(name, dtype, shape, width, len(template) + payload))
+            template += entry
+        template += bytes(FOOTER_BYTES)
+        return cls(max_length, tuple(fields), bytes(template))
+
+    def decode_field(self, name: str, framed: np.ndarray) -> np.ndarray:
+        """Reads the values of one feature of many records at once, without a parser.
+
+        Args:
+            name: of the feature, or `length` or `mask`.
+            framed: (n, stride) uint8; frames are not checked.
+
+        Returns:
+            (n, …) float32 or int64, bool for `mask`.
+        """
+        field = self[name]
+        payload = framed[:, field.payload]
+        shape = (len(framed), *field.shape)
+        if name == MASK:
+            return payload.astype(np.bool_).reshape(shape)
+        if field.dtype == "float32":
+            return np.ascontiguousarray(payload).view("<f4").reshape(shape)
+        return decode_varints(payload, field.width).reshape(shape)
+
+    def decode(self, framed: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads all values of many records; see `decode_field`.
+
+        Returns:
+            name -> (n, …) for each feature, `length` and `mask`.
+        """
+        return {field.name: self.decode_field(field.name, framed) for field in self.fields}
+
+
+def encode_varints(values: np.ndarray, width: int, out: np.ndarray) -> None:
+    """Writes integers as varints of one fixed width.
+
+    Args:
+        values: (n, count) of any integer type, all within what `width` holds.
+        width: bytes of each varint.
+        out: (n, count * width) uint8, written in place; may be a strided view.
+    """
+    if width == 1:
+        out[...] = values
+        return
+    groups = np.empty((*values.shape, width), np.uint8)
+    # Negative integers are sign-extended to 64 bits first, as the wire format asks.
+    rest = values.astype(np.int64).view(np.uint64) if width > 4 else values.astype(np.uint32)
+    for k in range(width - 1):
+        groups[..., k] = rest
+        rest >>= rest.dtype.type(7)
+    groups[..., : width - 1] |= 0x80
+    groups[..., width - 1] = rest
+    out[...] = groups.reshape(out.shape)
+
+
+def decode_varints(payload: np.ndarray, width: int) -> np.ndarray:
+    """Reads varints of one fixed width.
+
+    Args:
+        payload: (n, count * width) uint8.
+
+    Returns:
+        (n, count) int64.
+
+    Example:
+        >>> out = np.empty((1, 4), np.uint8)
+        >>> encode_varints(np.array([[5, 300]]), 2, out)
+        >>> decode_varints(out, 2)
+        array([[  5, 300]])
+    """
+    n, size = payload.shape
+    if width == 1:
+        return payload.astype(np.int64)
+    groups = payload.reshape(n, size // width, width)
+    # The last group is the most significant; ten bytes carry 70 bits, of which 6 fall away.
+    values = groups[..., width - 1].astype(np.uint64)
+    for k in range(width - 2, -1, -1):
+        values <<= np.uint64(7)
+        values |= groups[..., k] & np.uint8(0x7F)
+    return values.view(np.int64)
+
+
+def _padded_shape(feature: Feature, max_length: int) -> tuple[int, ...]:
+    return (max_length, *feature.shape) if feature.sequence else feature.shape
+
+
+def _entry(name: str, dtype: str, shape: tuple[int, ...], width: int) -> tuple[bytes, int]:
+    """One entry of the feature map with zero payload, and where the payload starts in it."""
+    size = int(np.prod(shape, dtype=np.int64)) * width
+    values = _tag(1, _LENGTH_DELIMITED) + _varint(size)
+    value_list = _tag(
+        _FLOAT_LIST if dtype == "float32" else _INT64_LIST, _LENGTH_DELIMITED
+    ) + _varint(len(values) + size)
+    key = name.encode()
+    value_size = len(value_list) + len(values) + size
+    head = _tag(1, _LENGTH_DELIMITED) + _varint(len(key)) + key
+    head += _tag(2, _LENGTH_DELIMITED) + _varint(value_size) + value_list + values
+    entry_size = len(head) + size
+    start = _tag(1, _LENGTH_DELIMITED) + _varint(entry_size) + head
+    return start + bytes(size), len(start)
+
+
+def _tag(number: int, wire_type: int) -> bytes:
+    return bytes([number << 3 | wire_type])
+
+
+def _varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)

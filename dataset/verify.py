@@ -1,0 +1,141 @@
+"""Checks every byte of a dataset against its manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import crc32c
+import numpy as np
+
+from lengthwise.dataset.document import read_document
+from lengthwise.dataset.errors import CorruptDataError, LengthwiseError, ManifestError
+from lengthwise.dataset.manifest import (
+    MANIFEST_NAME,
+    PLAN_NAME,
+    Manifest,
+    Shard,
+    crc_matches,
+    data_folder_name,
+)
+from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.tfrecord import read_records
+
+_BLOCK_BYTES = 1 << 20
+
+
+def verify(path: str | os.PathLike[str]) -> list[str]:
+    """Finds every difference between a dataset and its manifest.
+
+    Each shard is read whole: size, CRC32C, records, and the sum of their lengths. The manifest's
+    own checksum, the accounts, the plan and files that nothing names are checked too.
+
+    Args:
+        path: the dataset folder.
+
+    Returns:
+        One line a fault, each naming a file; empty where the dataset is whole.
+
+    Raises:
+        ManifestError: there is no dataset at `path`.
+
+    Example:
+        >>> verify("nowhere")
+        Traceback (most recent call last):
+        ...
+        lengthwise.dataset.errors.ManifestError: nowhere: no dataset here (dataset.json is \
+missing); make one with `lengthwise build`
+    """
+    root = Path(path)
+    if not (root / MANIFEST_NAME).is_file():
+        Manifest.load(root)
+    try:
+        manifest = Manifest.load(root, check_crc=False)
+    except LengthwiseError as fault:
+        return [str(fault)]
+    return list(_faults(manifest))
+
+
+def _faults(manifest: Manifest) -> Iterator[str]:
+    path = manifest.root / MANIFEST_NAME
+    if not crc_matches(read_document(path, error=ManifestError)):
+        yield f"{path}: was changed after the build: its checksum does not match"
+    yield from _account_faults(manifest)
+    yield from _plan_faults(manifest)
+    for shard in manifest.shards:
+        yield from _shard_faults(manifest, shard)
+    named = {manifest.path_of(shard) for shard in manifest.shards}
+    named.add(manifest.data_folder / PLAN_NAME)
+    for folder in sorted(manifest.root.glob(data_folder_name("*"))):
+        for stray in sorted(folder.rglob("*")):
+            if stray not in named and not stray.is_dir():
+                yield f"{stray}: is not named by the manifest"
+
+
+def _account_faults(manifest: Manifest) -> Iterator[str]:
+    place = manifest.root / MANIFEST_NAME
+    for split, account in manifest.accounts.items():
+        records = manifest.records(split)
+        if not account.balanced:
+            yield f"{place}: split '{split}': read is not written + dropped + rejected"
+        if account.written != records:
+            yield (
+                f"{place}: split '{split}': {account.written} rows were written, "
+                f"but its shards hold {records}"
+            )
+
+
+def _plan_faults(manifest: Manifest) -> Iterator[str]:
+    for path in (manifest.data_folder / PLAN_NAME, manifest.root / PLAN_NAME):
+        try:
+            if crc32c.crc32c(path.read_bytes()) != manifest.plan_crc32c:
+                yield f"{path}: was changed after the build: its checksum does not match"
+        except OSError as reason:
+            yield f"{path}: cannot be read: {reason.strerror}"
+
+
+def _shard_faults(manifest: Manifest, shard: Shard) -> Iterator[str]:
+    path = manifest.path_of(shard)
+    layout = manifest.layouts[shard.max_length]
+    rows = max(1, _BLOCK_BYTES // layout.stride)
+    crc = records = steps = 0
+    try:
+        with open(path, "rb") as file:
+            nbytes = os.fstat(file.fileno()).st_size
+            while block := file.read(rows * layout.stride):
+                crc = crc32c.crc32c(block, crc)
+                framed = np.frombuffer(block, np.uint8)
+                framed = framed[: len(framed) // layout.stride * layout.stride]
+                framed = framed.reshape(-1, layout.stride)
+                records += len(framed)
+                steps += int(layout.decode_field(LENGTH, framed).sum())
+    except FileNotFoundError:
+        yield f"{path}: is missing"
+        return
+    except OSError as reason:
+        yield f"{path}: cannot be read: {reason.strerror}"
+        return
+    if nbytes != shard.nbytes:
+        yield f"{path}: has {nbytes} bytes, the manifest says {shard.nbytes}"
+    if shard.nbytes != shard.records * layout.stride:
+        yield (
+            f"{path}: the manifest says {shard.records} records of {layout.stride} bytes, "
+            f"but {shard.nbytes} bytes in all"
+        )
+    if crc != shard.crc32c:
+        yield f"{path}: CRC32C is {crc:08x}, the manifest says {shard.crc32c:08x}{_where(path)}"
+    elif records != shard.records:
+        yield f"{path}: has {records} records, the manifest says {shard.records}"
+    elif steps != shard.steps:
+        yield f"{path}: has {steps} real steps, the manifest says {shard.steps}"
+
+
+def _where(path: Path) -> str:
+    """Names the first damaged record, where the damage is within a record."""
+    try:
+        for _ in read_records(path):
+            pass
+    except CorruptDataError as fault:
+        return f" ({str(fault).removeprefix(f'{path}: ')})"
+    return ""

@@ -1,0 +1,177 @@
+"""The order of an epoch: which bucket at each step, and which of its rows.
+
+A bucket's rows are shuffled as a whole and cut into batches; the batches of all buckets are then
+interleaved so that each bucket is spread over the whole epoch. Batch j of the n batches of a bucket
+stands at (j + u) / n of the epoch, where u is random within [0, 1):
+
+    short rows   |  a    | b     |    c  | d     |       n = 4
+    long rows    |        A      |   B           |       n = 2
+    epoch          a      A b      B  c    d
+
+All of it follows from the number of rows of each bucket, the seed and the epoch. Random bits come
+straight from Philox under a SeedSequence, both of which NumPy keeps the same in all its versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_ROWS, _BATCHES, _PLACES = range(3)
+
+
+@dataclass(frozen=True)
+class EpochSchedule:
+    """The batches of one epoch, for all replicas.
+
+    Attributes:
+        buckets: (steps,) int32, the bucket that every replica reads at each step.
+        starts, stops: (steps,) int64, the slice of the bucket's row order that all replicas share.
+        row_orders: bucket -> (rows,) unsigned, the shuffled rows; None where rows stay in order.
+    """
+
+    buckets: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    row_orders: tuple[np.ndarray | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.buckets)
+
+    def rows(self, step: int, *, num_replicas: int = 1, replica: int = 0) -> np.ndarray:
+        """The rows of one replica's batch.
+
+        Args:
+            step: from 0.
+            num_replicas: replicas that share the step.
+            replica: which of them, from 0.
+
+        Returns:
+            (n,) int64, row numbers within `buckets[step]`. Replicas differ by one row at most.
+        """
+        start, stop = int(self.starts[step]) + replica, int(self.stops[step])
+        order = self.row_orders[self.buckets[step]]
+        if order is None:
+            return np.arange(start, stop, num_replicas, dtype=np.int64)
+        return order[start:stop:num_replicas].astype(np.int64)
+
+
+def epoch_schedule(
+    records: Sequence[int],
+    batch_sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    shuffle: bool = True,
+    num_replicas: int = 1,
+    drop_remainder: bool = False,
+) -> EpochSchedule:
+    """Lays out an epoch in which every row comes exactly once over all replicas.
+
+    Args:
+        records: rows of each bucket.
+        batch_sizes: rows of a batch of each bucket, per replica.
+        seed, epoch: any non-negative integers.
+        shuffle: False keeps buckets, batches and rows in order.
+        num_replicas: replicas that share each step.
+        drop_remainder: leave out the rows that do not fill a batch of every replica.
+
+    Returns:
+        The schedule. Its number of steps does not depend on seed, epoch or shuffle.
+
+    Example:
+        >>> schedule = epoch_schedule([5, 2], [2, 2], shuffle=False)
+        >>> [(int(b), schedule.rows(i).tolist()) for i, b in enumerate(schedule.buckets)]
+        [(0, [0, 1]), (0, [2, 3]), (0, [4]), (1, [0, 1])]
+    """
+    buckets, sizes, starts, places, orders = [], [], [], [], []
+    for bucket, (rows, batch_size) in enumerate(zip(records, batch_sizes, strict=True)):
+        size = _step_sizes(rows, batch_size, num_replicas, drop_remainder=drop_remainder)
+        if shuffle:
+            # Otherwise short batches would always come last, where they weigh most in a model.
+            size = size[permutation(len(size), (seed, epoch, bucket, _BATCHES))]
+            jitter = _uniform(len(size), (seed, epoch, bucket, _PLACES))
+            places.append((np.arange(len(size)) + jitter) / max(1, len(size)))
+        orders.append(permutation(rows, (seed, epoch, bucket, _ROWS)) if shuffle else None)
+        buckets.append(np.full(len(size), bucket, np.int32))
+        starts.append(np.cumsum(size) - size)
+        sizes.append(size)
+
+    all_buckets, all_starts, all_sizes = _join(buckets), _join(starts), _join(sizes)
+    if shuffle:
+        by_place = np.argsort(_join(places), kind="stable")
+        all_buckets, all_starts = all_buckets[by_place], all_starts[by_place]
+        all_sizes = all_sizes[by_place]
+    return EpochSchedule(all_buckets, all_starts, all_starts + all_sizes, tuple(orders))
+
+
+def steps_per_epoch(
+    records: Sequence[int],
+    batch_sizes: Sequence[int],
+    *,
+    num_replicas: int = 1,
+    drop_remainder: bool = False,
+) -> int:
+    """The number of steps of every epoch, without laying one out.
+
+    Example:
+        >>> steps_per_epoch([5, 2], [2, 2]), steps_per_epoch([5, 2], [2, 2], drop_remainder=True)
+        (4, 3)
+    """
+    steps = 0
+    for rows, batch_size in zip(records, batch_sizes, strict=True):
+        full, rest = divmod(rows, batch_size * num_replicas)
+        steps += full + (rest > 0 and not drop_remainder)
+    return steps
+
+
+def permutation(n: int, seed: Sequence[int]) -> np.ndarray:
+    """A random order of `range(n)`, the same on every machine and with every NumPy.
+
+    Args:
+        n: how many.
+        seed: non-negative integers.
+
+    Returns:
+        (n,) uint32, or uint64 where n needs it.
+
+    Example:
+        >>> sorted(permutation(5, (0, 1)).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    # Random bits above, the index below: sorting moves both, and no two keys are equal.
+    index_bits = np.uint64(max(n - 1, 0).bit_length())
+    keys = _random_bits(n, seed) >> index_bits << index_bits
+    keys |= np.arange(n, dtype=np.uint64)
+    keys.sort()
+    keys &= (np.uint64(1) << index_bits) - np.uint64(1)
+    return keys.astype(np.uint32) if n <= 1 << 32 else keys
+
+
+def _step_sizes(
+    rows: int, batch_size: int, num_replicas: int, *, drop_remainder: bool
+) -> np.ndarray:
+    """Rows that all replicas together read at each step of a bucket."""
+    step_rows = batch_size * num_replicas
+    full, rest = divmod(rows, step_rows)
+    sizes = [step_rows] * full
+    if rest and not drop_remainder:
+        sizes.append(rest)
+        if full and rest < num_replicas <= step_rows - num_replicas + rest:
+            # Too few rows to go round: the step before gives some, so that no replica goes empty.
+            sizes[-1], sizes[-2] = num_replicas, step_rows - num_replicas + rest
+    return np.array(sizes, np.int64)
+
+
+def _random_bits(n: int, seed: Sequence[int]) -> np.ndarray:
+    return np.random.Philox(np.random.SeedSequence(seed)).random_raw(n)
+
+
+def _uniform(n: int, seed: Sequence[int]) -> np.ndarray:
+    return (_random_bits(n, seed) >> np.uint64(11)) * 2.0**-53
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,31 @@
+"""Whole jobs: plan and build, and the command line over them.
+
+Names are imported on first use, so that `lengthwise --help` does not wait for Beam.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lengthwise.pipeline.building import build
+    from lengthwise.pipeline.planning import FeatureNames, make_plan
+    from lengthwise.pipeline.report import render_report
+    from lengthwise.pipeline.runners import Execution
+
+__all__ = ["Execution", "FeatureNames", "build", "make_plan", "render_report"]
+
+_MODULES = {
+    "Execution": "runners",
+    "FeatureNames": "planning",
+    "build": "building",
+    "make_plan": "planning",
+    "render_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

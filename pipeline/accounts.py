@@ -1,0 +1,119 @@
+"""What became of every row that was read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lengthwise.dataset.errors import LengthwiseError
+from lengthwise.dataset.manifest import Account
+from lengthwise.transforms.ragged import REASONS
+
+# Faulty rows that a message names; the rest is counted.
+_NAMED_FAULTS = 5
+
+
+class UnbalancedError(LengthwiseError):
+    """Rows were lost or doubled: a defect of Lengthwise, never of the data."""
+
+
+@dataclass
+class Tally:
+    """Counts of the rows of one split so far.
+
+    Attributes:
+        read: rows that belong to the split.
+        written: rows that are passed on.
+        dropped, rejected: reason -> rows.
+    """
+
+    read: int = 0
+    written: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        self.read += other.read
+        self.written += other.written
+        for mine, theirs in ((self.dropped, other.dropped), (self.rejected, other.rejected)):
+            for reason, rows in theirs.items():
+                mine[reason] = mine.get(reason, 0) + rows
+
+    def account(self, records: int) -> Account:
+        """The account of a split whose shards hold `records`.
+
+        Raises:
+            UnbalancedError: rows were lost or doubled on the way.
+        """
+        account = Account(self.read, records, self.dropped, self.rejected)
+        if records != self.written or not account.balanced:
+            raise UnbalancedError(
+                f"accounts do not balance: {self.read} rows were read, {records} written, "
+                f"{self.dropped} dropped and {self.rejected} rejected, {self.written} passed on; "
+                "the old dataset stays as it was; please report this"
+            )
+        return account
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "read": self.read,
+            "written": self.written,
+            "dropped": self.dropped,
+            "rejected": self.rejected,
+        }
+
+
+def tally_by_split(
+    splits: np.ndarray, fates: np.ndarray, dropped: Iterable[int], names: Sequence[str]
+) -> dict[str, Tally]:
+    """Counts rows by split and fate.
+
+    Args:
+        splits: (n,) positions in `names`.
+        fates: (n,) codes in `REASONS`; 0 is a row that is passed on.
+        dropped: the codes that mean dropped; others mean rejected.
+        names: of the splits.
+    """
+    tallies = {}
+    counts = np.zeros((len(names), len(REASONS)), np.int64)
+    np.add.at(counts, (splits, fates), 1)
+    dropped = set(dropped)
+    for name, row in zip(names, counts.tolist(), strict=True):
+        tallies[name] = tally = Tally(read=sum(row), written=row[0])
+        for code, rows in enumerate(row):
+            if code and rows:
+                fate = tally.dropped if code in dropped else tally.rejected
+                fate[REASONS[code]] = rows
+    return tallies
+
+
+def merge_tallies(parts: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
+    """Adds tallies up, split by split."""
+    merged: dict[str, Tally] = {}
+    for part in parts:
+        for split, tally in part.items():
+            merged.setdefault(split, Tally()).add(tally)
+    return merged
+
+
+def fault_message(tallies: Mapping[str, Tally], named: Sequence[tuple[str, int, str]]) -> str:
+    """One line that says how many rows are faulty, why, and where the first ones are.
+
+    Args:
+        tallies: of all splits.
+        named: (file, row, reason) of faulty rows, in order.
+    """
+    reasons: dict[str, int] = {}
+    for tally in tallies.values():
+        for reason, rows in tally.rejected.items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    total = sum(reasons.values())
+    counts = ", ".join(f"{rows} × {reason}" for reason, rows in sorted(reasons.items()))
+    places = "; ".join(
+        f"{file}: row {row}: {reason}" for file, row, reason in named[:_NAMED_FAULTS]
+    )
+    more = f"; and {total - _NAMED_FAULTS} more" if total > _NAMED_FAULTS else ""
+    return f"{total} faulty row{'s' if total > 1 else ''} ({counts}): {places}{more}"

@@ -1,0 +1,180 @@
+"""The build job: from ragged rows to a committed dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lengthwise.dataset.errors import InputError, PlanError, SchemaError
+from lengthwise.dataset.manifest import MANIFEST_VERSION, Manifest, data_folder_name
+from lengthwise.dataset.plan import Plan, PlanOptions
+from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
+from lengthwise.pipeline.exchange import ExchangeJob, exchange, written_shards
+from lengthwise.pipeline.ingest import IngestJob
+from lengthwise.pipeline.planning import FeatureNames, Findings, Input, ingest, open_input, plan_of
+from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.staging import STAGING_NAME, Staging
+
+
+def build(
+    inputs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    names: FeatureNames | None = None,
+    options: PlanOptions | None = None,
+    plan: Plan | None = None,
+    execution: Execution | None = None,
+    batch_rows: int | None = None,
+) -> Manifest:
+    """Builds a dataset, or takes up a build that was killed.
+
+    Args:
+        inputs: Parquet files, globs or folders; `SPLIT=PATH` puts rows into a given split.
+        out: the dataset folder. A dataset that is there stays whole until the new one is.
+        names: which columns are sequences, labels and context; None takes all list columns.
+        options: how to plan; not together with `plan`.
+        plan: a plan made before of the same input.
+        execution: where to run; None runs in this process.
+        batch_rows: rows of a reading batch, None for about four MiB; never changes the result.
+
+    Returns:
+        The manifest of the new dataset.
+
+    Raises:
+        LengthwiseError: of the kind that fits; nothing is left behind of a build whose input is at
+            fault, and an old dataset stays as it was.
+
+    Example:
+        >>> import tempfile
+        >>> import pyarrow as pa, pyarrow.parquet as pq
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pq.write_table(pa.table({"tokens": [[1, 2], [3]]}), f"{folder}/in.parquet")
+        ...     manifest = build([f"{folder}/in.parquet"], f"{folder}/out")
+        ...     manifest.records("train"), manifest.max_lengths
+        (2, (8,))
+    """
+    inputs = [os.fspath(path) for path in inputs]
+    if plan is not None and (options is not None or names is not None):
+        raise PlanError("a plan holds the features and the options: give either it or them")
+    source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema)
+    wanted = plan.options if plan is not None else options or PlanOptions()
+    out = Path(os.path.abspath(out))
+    was_made = claim_output(out)
+    staging_folder = out / STAGING_NAME
+    job = source.job(wanted, staging_folder, batch_rows=batch_rows)
+    staging = None
+    try:
+        staging = Staging(staging_folder, _identity(source, job))
+        findings = ingest(source, job, execution or Execution())
+        if plan is None:
+            plan = plan_of(source.schema, wanted, findings)
+        else:
+            _require_fit(plan, plan_of(source.schema, wanted, findings))
+        manifest = _write(source, plan, job, findings, out, execution or Execution())
+    except (InputError, SchemaError, PlanError):
+        # The input is at fault: running again would only meet the same fault.
+        if staging is not None:
+            staging.remove()
+        release_output(out, was_made=was_made)
+        raise
+    except BaseException:
+        if staging is not None:
+            staging.close()
+        release_output(out, was_made=was_made)
+        raise
+    staging.remove()
+    return manifest
+
+
+def _write(
+    source: Input,
+    plan: Plan,
+    job: IngestJob,
+    findings: Findings,
+    out: Path,
+    execution: Execution,
+) -> Manifest:
+    plan_text = plan.dumps()
+    fingerprint = _fingerprint(source, plan_text)
+    data_folder = out / data_folder_name(fingerprint)
+    data_folder.mkdir(exist_ok=True)
+    exchange_job = ExchangeJob(
+        plan=plan,
+        storage=job.storage,
+        splits=job.splits,
+        staging=job.staging,
+        data_folder=str(data_folder),
+        fingerprint=fingerprint,
+    )
+    units = len(source.units)
+    run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
+    shards = written_shards(exchange_job)
+    records = dict.fromkeys(job.splits, 0)
+    for shard in shards:
+        records[shard.split] += shard.records
+    manifest = Manifest(
+        root=out,
+        fingerprint=fingerprint,
+        created_by=f"lengthwise {metadata.version('lengthwise')}",
+        schema=plan.schema,
+        seed=plan.options.seed,
+        max_lengths=plan.max_lengths,
+        widths=plan.widths,
+        shards=shards,
+        accounts={split: findings.tallies[split].account(records[split]) for split in job.splits},
+        plan_crc32c=text_crc32c(plan_text),
+    )
+    commit(manifest, plan_text)
+    return manifest
+
+
+def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
+    """What staged rows depend on, so that no build takes up the rows of another."""
+    files = []
+    for file in source.files:
+        status = os.stat(file.file.path)
+        files.append([file.file.path, file.file.split, status.st_size, status.st_mtime_ns])
+    options = job.options
+    return {
+        "version": metadata.version("lengthwise"),
+        "schema": source.schema.to_json(),
+        "storage": job.storage,
+        "options": [
+            options.seed,
+            sorted(options.splits.items()),
+            options.max_length,
+            options.overlong,
+            options.empty,
+        ],
+        "files": files,
+    }
+
+
+def _fingerprint(source: Input, plan_text: str) -> str:
+    """Names the build: the same input and options give the same, wherever the files are."""
+    inputs = [
+        [file.file.name, file.file.split, file.rows, file.footer_crc32c] for file in source.files
+    ]
+    text = json.dumps([MANIFEST_VERSION, inputs, plan_text])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _require_fit(plan: Plan, found: Plan) -> None:
+    for split in sorted({*plan.histograms, *found.histograms}):
+        mine, theirs = plan.histograms.get(split, {}), found.histograms.get(split, {})
+        if mine != theirs:
+            raise PlanError(
+                f"the plan is of another input: in split '{split}' it knows "
+                f"{sum(mine.values())} rows, the input has {sum(theirs.values())}, or their "
+                "lengths differ; plan again"
+            )
+    for name, statistics in found.statistics.items():
+        if plan.statistics[name] != statistics:
+            raise PlanError(
+                f"the plan is of another input: feature '{name}' has other values; plan again"
+            )

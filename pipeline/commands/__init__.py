@@ -1,0 +1,5 @@
+"""The `lengthwise` command."""
+
+from lengthwise.pipeline.commands.main import main
+
+__all__ = ["main"]

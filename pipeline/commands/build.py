@@ -1,0 +1,87 @@
+"""`lengthwise build`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from lengthwise.pipeline.commands.options import (
+    PLANNING_NAMES,
+    execution_options,
+    names_and_options,
+    planning_options,
+    split_beam_args,
+)
+
+
+@click.command("build")
+@click.argument("paths", nargs=-1, required=True, metavar="INPUT… OUT")
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(),
+    help="A plan made before; instead of the options of plan.",
+)
+@planning_options
+@execution_options
+@click.option(
+    "--batch-rows",
+    type=click.IntRange(1),
+    default=None,
+    help="Rows that are decoded at once; never changes the result. [default: about 4 MiB]",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    paths: tuple[str, ...],
+    plan_path: str | None,
+    workers: int,
+    runner: str,
+    batch_rows: int | None,
+    **values: Any,
+) -> None:
+    """Build the dataset OUT of INPUT: bucketed, padded, masked TFRecords.
+
+    INPUT is a Parquet file, a glob or a folder; written as NAME=PATH, its rows all go to split
+    NAME. OUT is new, empty, or a dataset, which is replaced once the new one is complete. A build
+    that was killed goes on when it is run again.
+
+    \b
+    lengthwise build rows/ DATASET --sequence tokens --label topic --split train=0.9,val=0.1
+    lengthwise build train=a.parquet test=b.parquet DATASET --sequence frames --label speaker
+    """
+    from lengthwise.dataset.errors import UsageError
+    from lengthwise.dataset.plan import Plan
+    from lengthwise.pipeline.building import build
+    from lengthwise.pipeline.commands.tables import bucket_table, console, split_table
+    from lengthwise.pipeline.runners import Execution
+
+    (*inputs, out), beam_args = split_beam_args(paths)
+    if not inputs:
+        raise UsageError("give at least one INPUT and then OUT")
+    given = [
+        name
+        for name in PLANNING_NAMES
+        if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+    ]
+    execution = Execution(runner, workers, beam_args)
+    if plan_path is not None:
+        if given:
+            raise UsageError(
+                f"--{given[0].replace('_', '-')} is in the plan already; leave it out, or plan again"
+            )
+        plan = Plan.load(plan_path)
+        manifest = build(inputs, out, plan=plan, execution=execution, batch_rows=batch_rows)
+    else:
+        names, options = names_and_options(values)
+        manifest = build(
+            inputs, out, names=names, options=options, execution=execution, batch_rows=batch_rows
+        )
+    printed = console()
+    printed.print(bucket_table(Plan.load(manifest.root / "plan.json")))
+    printed.print()
+    printed.print(split_table(manifest))
+    printed.print(f"\ndataset: {out}\nreport:  {out}/report.html")

@@ -1,0 +1,258 @@
+"""Options that plan and build share, and how they become one frozen set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from lengthwise.dataset.errors import PlanError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes, as in 64M."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size; write bytes, or as in 64M", param, ctx)
+        return int(match[1]) * _SIZES[match[2].upper()]
+
+
+class Buckets(click.ParamType):
+    """A number of buckets, or auto."""
+
+    name = "n|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is neither 'auto' nor a number from 1", param, ctx)
+        return int(value)
+
+
+class Boundaries(click.ParamType):
+    """Ascending lengths, separated by commas."""
+
+    name = "n,n,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdigit() for part in parts):
+            self.fail(f"{value!r} is not a list of lengths, as in 16,64,256", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+class Splits(click.ParamType):
+    """Names and fractions of splits."""
+
+    name = "name=fraction,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, float]:
+        if isinstance(value, dict):
+            return value
+        splits: dict[str, float] = {}
+        for part in str(value).split(","):
+            name, _, fraction = part.partition("=")
+            try:
+                number = float(fraction)
+            except ValueError:
+                self.fail(f"{part!r} is not NAME=FRACTION, as in train=0.9", param, ctx)
+            if name.strip() in splits:
+                self.fail(f"split {name.strip()!r} is named twice", param, ctx)
+            splits[name.strip()] = number
+        return splits
+
+
+def planning_options(command: F) -> F:
+    """Adds the options that decide a plan."""
+    for option in reversed(_PLANNING):
+        command = option(command)
+    return command
+
+
+def execution_options(command: F) -> F:
+    """Adds the options that decide where a job runs; `-- …` goes to Beam as it is."""
+    for option in reversed(_EXECUTION):
+        command = option(command)
+    return command
+
+
+PLANNING_NAMES = (
+    "sequence",
+    "label",
+    "context",
+    "buckets",
+    "strategy",
+    "boundaries",
+    "align",
+    "max_length",
+    "overlong",
+    "empty",
+    "split",
+    "seed",
+    "shard_size",
+)
+
+_PLANNING = (
+    click.option(
+        "--sequence",
+        multiple=True,
+        metavar="NAME",
+        help="A column of variable-length lists. Give it again for more. "
+        "[default: every list column]",
+    ),
+    click.option(
+        "--label",
+        multiple=True,
+        metavar="NAME",
+        help="A column to predict, per row or (a list column) per step.",
+    ),
+    click.option(
+        "--context", multiple=True, metavar="NAME", help="A column with one value per row."
+    ),
+    click.option(
+        "--buckets",
+        type=Buckets(),
+        default="auto",
+        show_default=True,
+        help="How many buckets at most; auto adds buckets as long as each saves 0.5 % of all slots.",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["optimal", "quantile", "geometric", "width", "fixed"]),
+        default="optimal",
+        show_default=True,
+        help="How boundaries are found: optimal has the least padding there is.",
+    ),
+    click.option(
+        "--boundaries",
+        type=Boundaries(),
+        default=(),
+        help="The max_lengths themselves, inclusive, for --strategy fixed.",
+    ),
+    click.option(
+        "--align",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Round max_lengths up to a multiple of this.",
+    ),
+    click.option(
+        "--max-length",
+        type=click.IntRange(1),
+        default=None,
+        help="Rows with more steps are overlong. [default: no limit]",
+    ),
+    click.option(
+        "--overlong",
+        type=click.Choice(["error", "drop", "truncate_end", "truncate_start"]),
+        default="error",
+        show_default=True,
+        help="What becomes of overlong rows; truncate_end cuts the end off.",
+    ),
+    click.option(
+        "--empty",
+        type=click.Choice(["drop", "error"]),
+        default="drop",
+        show_default=True,
+        help="What becomes of rows without a step.",
+    ),
+    click.option(
+        "--split",
+        type=Splits(),
+        default="train=1",
+        show_default=True,
+        help="Splits and the fraction of rows that each draws. Inputs written as NAME=PATH go to "
+        "split NAME whole.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Decides which rows go to which split and shard, and their order.",
+    ),
+    click.option(
+        "--shard-size",
+        type=ByteSize(),
+        default="64M",
+        show_default=True,
+        help="Bytes of a shard at most, on average.",
+    ),
+)
+
+_EXECUTION = (
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Processes on this machine. Any number gives the same bytes.",
+    ),
+    click.option(
+        "--runner",
+        default="local",
+        show_default=True,
+        help="local, or a runner of Beam; options after -- go to Beam.",
+    ),
+)
+
+
+def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
+    """The features and the planning options that the command line gives."""
+    from lengthwise.dataset.plan import PlanOptions
+    from lengthwise.pipeline.planning import FeatureNames
+
+    names = FeatureNames(
+        sequences=tuple(values["sequence"]) or None,
+        labels=tuple(values["label"]),
+        contexts=tuple(values["context"]),
+    )
+    buckets = values["buckets"]
+    try:
+        options = PlanOptions(
+            num_buckets=None if buckets == "auto" else buckets,
+            strategy=values["strategy"],
+            boundaries=values["boundaries"],
+            align=values["align"],
+            max_length=values["max_length"],
+            overlong=values["overlong"],
+            empty=values["empty"],
+            splits=values["split"],
+            seed=values["seed"],
+            shard_size=values["shard_size"],
+        )
+    except PlanError as reason:
+        raise UsageError(str(reason)) from None
+    return names, options
+
+
+def split_beam_args(arguments: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """Paths, and what follows them and starts with a dash: options for Beam, given after `--`."""
+    paths = [argument for argument in arguments if not argument.startswith("-")]
+    beam_args = tuple(argument for argument in arguments if argument.startswith("-"))
+    if arguments[: len(paths)] != tuple(paths):
+        raise UsageError(
+            f"{paths[-1]!r} follows an option of Beam; write those as --name=value, after all paths"
+        )
+    return paths, beam_args

@@ -1,0 +1,83 @@
+"""`lengthwise plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lengthwise.pipeline.commands.options import (
+    execution_options,
+    names_and_options,
+    planning_options,
+    split_beam_args,
+)
+
+
+@click.command("plan")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.option(
+    "-o",
+    "--output",
+    default="plan.json",
+    show_default=True,
+    type=click.Path(dir_okay=False),
+    help="Where the plan goes.",
+)
+@planning_options
+@execution_options
+def command(
+    *, inputs: tuple[str, ...], output: str, workers: int, runner: str, **values: Any
+) -> None:
+    """Read INPUT once and choose buckets; write plan.json.
+
+    INPUT is a Parquet file, a glob or a folder. The plan holds exact statistics, the boundaries of
+    the buckets and all options; it can be read and edited, and `lengthwise build --plan` follows it.
+
+    \b
+    lengthwise plan rows.parquet -o plan.json --sequence tokens --label topic
+    """
+    from pathlib import Path
+
+    from lengthwise.dataset.errors import OutputError
+    from lengthwise.pipeline.commands.tables import bucket_table, console
+    from lengthwise.pipeline.planning import curve_of, make_plan
+    from lengthwise.pipeline.runners import Execution
+    from lengthwise.transforms.writing import write_text
+
+    paths, beam_args = split_beam_args(inputs)
+    names, options = names_and_options(values)
+    folder = Path(output).absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{output}: the folder {folder} does not exist")
+    plan = make_plan(
+        paths, names=names, options=options, execution=Execution(runner, workers, beam_args)
+    )
+    try:
+        write_text(output, plan.dumps())
+    except OSError as reason:
+        raise OutputError(f"{output}: cannot be written: {reason.strerror}") from None
+    out = console()
+    out.print(f"[bold]features[/bold]\n{plan.schema}\n")
+    out.print("[bold]padding against the number of buckets[/bold]")
+    out.print(_curve_table(curve_of(plan), chosen=len(plan.max_lengths)))
+    out.print("\n[bold]chosen buckets[/bold]")
+    out.print(bucket_table(plan))
+    out.print(f"\nplan: {output}")
+
+
+def _curve_table(curve: list[Any], *, chosen: int) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("buckets", justify="right")
+    table.add_column("padding", justify="right")
+    table.add_column("")
+    # Every point near the choice and at the start, then a few: the curve can have 64.
+    shown = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, chosen - 1, chosen, chosen + 1, len(curve)}
+    for point in sorted(shown & set(range(1, len(curve) + 1))):
+        fraction = curve[point - 1].padding_fraction
+        bar = "█" * round(40 * fraction)
+        mark = "  ← chosen" if point == chosen else ""
+        table.add_row(str(point), f"{fraction:.1%}", f"{bar}{mark}")
+    return table

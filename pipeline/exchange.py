@@ -1,0 +1,153 @@
+"""The exchange: from rows in the order of the input to shards in the order of row keys.
+
+What travels through the GroupByKey are references, `(unit, slices of its chunks)`; the rows
+themselves stay where ingesting left them and are mapped by the worker that writes a shard. The key
+is (split, bucket, shard), so a bucket that holds most rows is spread over all workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from lengthwise.dataset.manifest import Shard, shard_name
+from lengthwise.dataset.plan import Plan
+from lengthwise.dataset.schema import LENGTH
+from lengthwise.pipeline.ingest import UnitReport
+from lengthwise.pipeline.staging import (
+    read_reports,
+    shard_report_path,
+    unit_report_path,
+    unit_rows_path,
+    write_report,
+)
+from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.packing import KEY, unpack_rows
+from lengthwise.transforms.row_keys import assign_shards
+from lengthwise.transforms.writing import write_shard
+
+# Bytes of records that are encoded at once.
+_BLOCK_BYTES = 2 << 20
+
+ShardKey = tuple[str, int, int]
+Slice = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ExchangeJob:
+    """What writing any shard of a build needs; travels to the workers.
+
+    Attributes:
+        plan: buckets, shards and layouts.
+        storage: feature -> numpy dtype of the packed values.
+        splits: names of all splits, ascending.
+        staging: the staging folder.
+        data_folder: where shards go.
+        fingerprint: of the build.
+    """
+
+    plan: Plan
+    storage: dict[str, str]
+    splits: tuple[str, ...]
+    staging: str
+    data_folder: str
+    fingerprint: str
+
+
+def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
+    """Adds the steps that write every shard that has no report yet."""
+    _ = (
+        pipeline
+        | "ListUnits" >> beam.Create(range(units))
+        | "ReferToRows" >> beam.FlatMap(refer_to_rows, job)
+        | "GroupByShard" >> beam.GroupByKey()
+        | "WriteShard" >> beam.Map(write_shard_of, job)
+    )
+
+
+def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any]]:
+    """The slices of a unit's chunks that each shard takes rows from."""
+    document = read_reports([unit_report_path(job.staging, number)])[0]
+    chunks = UnitReport.from_json(document).chunks
+    slices: dict[tuple[str, int], list[Slice]] = {}
+    for chunk, runs in enumerate(chunks):
+        first = 0
+        ends = np.searchsorted(job.plan.max_lengths, [length for _, length, _ in runs])
+        for (split, _, rows), bucket in zip(runs, ends.tolist(), strict=True):
+            own = slices.setdefault((job.splits[split], job.plan.max_lengths[bucket]), [])
+            if own and own[-1][0] == chunk and own[-1][2] == first:
+                own[-1] = (chunk, own[-1][1], first + rows)
+            else:
+                own.append((chunk, first, first + rows))
+            first += rows
+    counts = job.plan.shard_counts()
+    for (split, max_length), own in slices.items():
+        for index in range(counts[split, max_length]):
+            shard = (split, max_length, index)
+            if not shard_report_path(job.staging, job.fingerprint, shard).is_file():
+                yield shard, (number, own)
+
+
+def write_shard_of(
+    group: tuple[ShardKey, Iterable[tuple[int, list[Slice]]]], job: ExchangeJob
+) -> None:
+    """Writes a shard: its rows in the order of their keys, padded, masked and encoded."""
+    shard, references = group
+    split, max_length, index = shard
+    count = job.plan.shard_counts()[split, max_length]
+    rows = _rows_of(shard, sorted(references), count, job)
+    if rows is not None:
+        layout = job.plan.layout(max_length)
+        # Keys differ within a file; between files, the order of the units breaks ties.
+        order = np.argsort(rows.column(KEY).to_numpy(), kind="stable")
+        block_rows = max(1, _BLOCK_BYTES // layout.stride)
+
+        def blocks() -> Iterator[np.ndarray]:
+            for first in range(0, len(order), block_rows):
+                block = rows.take(pa.array(order[first : first + block_rows]))
+                unpacked = unpack_rows(block, job.plan.schema, job.storage)
+                yield encode_rows(unpacked, job.plan.schema, layout)
+
+        name = shard_name(split, max_length, index, count)
+        written = write_shard(Path(job.data_folder) / name, blocks())
+        steps = int(rows.column(LENGTH).to_numpy().sum(dtype=np.int64))
+        report = [written.records, steps, written.nbytes, written.crc32c]
+    else:
+        report = [0, 0, 0, 0]
+    path = shard_report_path(job.staging, job.fingerprint, shard)
+    write_report(path, {"shard": [split, max_length, index, count, *report]})
+
+
+def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
+    """The shards that were written, sorted, without empty ones."""
+    paths = [
+        shard_report_path(job.staging, job.fingerprint, (split, max_length, index))
+        for (split, max_length), count in sorted(job.plan.shard_counts().items())
+        for index in range(count)
+    ]
+    shards = [Shard(*document["shard"]) for document in read_reports(paths)]
+    return tuple(shard for shard in shards if shard.records)
+
+
+def _rows_of(
+    shard: ShardKey, references: list[tuple[int, list[Slice]]], count: int, job: ExchangeJob
+) -> pa.RecordBatch | None:
+    """All rows of a shard, in the order of units and chunks."""
+    pieces = []
+    for number, slices in references:
+        with pa.memory_map(str(unit_rows_path(job.staging, number))) as file:
+            reader = pa.ipc.open_file(file)
+            for chunk, first, end in slices:
+                piece = reader.get_batch(chunk).slice(first, end - first)
+                if count > 1:
+                    mine = assign_shards(piece.column(KEY).to_numpy(), count) == shard[2]
+                    piece = piece.take(pa.array(np.flatnonzero(mine)))
+                if piece.num_rows:
+                    pieces.append(piece)
+    return pa.concat_batches(pieces) if pieces else None

@@ -1,0 +1,69 @@
+"""How a Beam pipeline is run: on this machine by default, anywhere by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
+
+LOCAL_RUNNER = "local"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and with how many workers a job runs.
+
+    Attributes:
+        runner: `local`, or the name of a runner of Beam.
+        workers: processes on this machine; the local runner only.
+        beam_args: options handed to Beam as they are, as in `--flink_master=…`.
+    """
+
+    runner: str = LOCAL_RUNNER
+    workers: int = 1
+    beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError(f"--workers is {self.workers}; it must be at least 1")
+
+
+def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Execution) -> None:
+    """Builds a pipeline and runs it to its end.
+
+    Args:
+        construct: adds the steps to the pipeline.
+        execution: where to run it.
+
+    Raises:
+        OutputError: a worker could not write (disk full, no permission).
+        LengthwiseError: the pipeline failed; one line says why.
+    """
+    args = list(execution.beam_args)
+    if execution.runner == LOCAL_RUNNER:
+        # FnApiRunner by name: DirectRunner would look for another runner on the network first.
+        runner: str | FnApiRunner = FnApiRunner()
+        if execution.workers > 1:
+            args += [
+                "--direct_running_mode=multi_processing",
+                f"--direct_num_workers={execution.workers}",
+            ]
+    else:
+        runner = execution.runner
+    try:
+        with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+            construct(pipeline)
+    except LengthwiseError:
+        raise
+    except OSError as reason:
+        raise OutputError(f"{reason.filename or 'output'}: {reason.strerror or reason}") from reason
+    except RuntimeError as reason:
+        # A worker's exception arrives as text: its last line is the exception itself.
+        lines = [line for line in str(reason).splitlines() if line.strip()]
+        cause = next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason

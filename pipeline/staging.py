@@ -1,0 +1,114 @@
+"""The staging folder: what a build has done so far, so that a killed build can go on.
+
+    OUT/.staging/
+      lock                    held while a build runs
+      staging.json            what the staged rows depend on; another build starts afresh
+      units/000007.arrow       rows of a unit, packed and sorted by (split, length)
+      units/000007.json        its report; written last, so a unit with a report is whole
+      shards-<fingerprint>/…json    one for each finished shard
+
+Rows that were staged before the machine was started again are not trusted: they were never synced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lengthwise.dataset.errors import OutputError
+from lengthwise.transforms.writing import TEMPORARY_PREFIX, write_text
+
+STAGING_NAME = ".staging"
+
+
+class Staging:
+    """The staging folder of one build, locked while it is open.
+
+    Args:
+        folder: made if it is not there.
+        identity: JSON of everything that the staged rows depend on.
+
+    Raises:
+        OutputError: another build works in this folder.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(folder / "lock", "w")  # noqa: SIM115 - held until close
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise OutputError(
+                f"{folder.parent}: another build is at work here; wait for it, or choose another "
+                "output folder"
+            ) from None
+        text = json.dumps({**identity, "boot": _boot_id()}, sort_keys=True)
+        path = folder / "staging.json"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            for child in folder.iterdir():
+                if child.name != "lock":
+                    _remove(child)
+            write_text(path, text)
+        (folder / "units").mkdir(exist_ok=True)
+        for stray in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+            stray.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Deletes the folder and lets go of the lock."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def close(self) -> None:
+        """Lets go of the lock; what was staged stays for the next run."""
+        self._lock.close()
+
+
+def unit_rows_path(folder: str, number: int) -> Path:
+    """Where the packed rows of a unit are."""
+    return Path(folder) / "units" / f"{number:06d}.arrow"
+
+
+def unit_report_path(folder: str, number: int) -> Path:
+    """Where the report of a unit is; it exists once the unit is whole."""
+    return Path(folder) / "units" / f"{number:06d}.json"
+
+
+def shard_report_path(folder: str, fingerprint: str, shard: tuple[str, int, int]) -> Path:
+    """Where the report of a shard is; it exists once the shard has its final name."""
+    split, max_length, index = shard
+    return Path(folder) / f"shards-{fingerprint}" / f"{split}-{max_length:08d}-{index:05d}.json"
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes a report whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}")
+    # Not synced: what is staged is only believed while the machine stays up.
+    temporary.write_text(json.dumps(report), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_reports(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Reads the reports that are there, in the order given."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,195 @@
+"""Encoding: whole buckets become `tf.train.Example` records by a handful of numpy copies.
+
+All records of a bucket have one layout (see `lengthwise.dataset.record`), so a block of them is a
+matrix that starts as copies of the template, with zeros for padding. Steps are then written
+straight from the flat rows into their slots of the matrix: padding and encoding are one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import apache_beam as beam
+import numpy as np
+
+from lengthwise.dataset.errors import SchemaError
+from lengthwise.dataset.record import Field, RecordLayout, encode_varints, varint_width
+from lengthwise.dataset.schema import LENGTH, MASK, Schema
+from lengthwise.dataset.tfrecord import seal_frames
+from lengthwise.transforms.padding import PaddedBatch, observed_mask, place_steps, slot_mask
+from lengthwise.transforms.ragged import RaggedRows
+
+
+def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
+    """Encodes padded rows as `tf.train.Example` records, framed as in a TFRecord file.
+
+    Args:
+        batch: padded to `layout.max_length`.
+        layout: of the records, from `RecordLayout.of` or `layout_of`.
+
+    Returns:
+        (n, layout.stride) uint8. Its bytes are a TFRecord file; columns 12 to -4 of a row are
+        the serialized Example.
+
+    Raises:
+        SchemaError: a feature is missing or of another shape than the layout says.
+
+    Example:
+        >>> from lengthwise.dataset.schema import Feature
+        >>> schema = Schema((Feature("tokens", "int64"),))
+        >>> rows = RaggedRows(np.array([2, 1]), {"tokens": np.array([5, 300, 7])}, {})
+        >>> from lengthwise.transforms.padding import pad_batch
+        >>> batch = pad_batch(rows, 4)
+        >>> layout = layout_of(batch, schema)
+        >>> records = encode_examples(batch, layout)
+        >>> layout.decode(records)["tokens"]
+        array([[  5, 300,   0,   0],
+               [  7,   0,   0,   0]])
+    """
+    framed = _blank(len(batch), layout)
+    for field in layout.fields:
+        if field.name == LENGTH:
+            _put_values(framed, field, batch.length)
+        elif field.name == MASK:
+            framed[:, field.payload] = batch.mask
+        else:
+            values = batch.features.get(field.name)
+            if values is None or values.shape != (len(batch), *field.shape):
+                raise SchemaError(
+                    f"feature '{field.name}': the layout asks for {(len(batch), *field.shape)}, "
+                    f"the batch has {None if values is None else values.shape}"
+                )
+            _put_values(framed, field, values)
+    seal_frames(framed)
+    return framed
+
+
+def encode_rows(rows: RaggedRows, schema: Schema, layout: RecordLayout) -> np.ndarray:
+    """Pads and encodes ragged rows in one copy; the same bytes as padding and then encoding.
+
+    Args:
+        rows: of one bucket; none is longer than `layout.max_length`.
+        schema: the features.
+        layout: of the records.
+
+    Returns:
+        (n, layout.stride) uint8, framed records.
+    """
+    framed = _blank(len(rows), layout)
+    slots = slot_mask(rows.lengths, layout.max_length)
+    for feature in schema.features:
+        field = layout[feature.name]
+        if feature.sequence:
+            _put_steps(framed, field, rows.values[feature.name], slots)
+        else:
+            _put_values(framed, field, rows.contexts[feature.name])
+    _put_values(framed, layout[LENGTH], rows.lengths)
+    mask = slots if rows.observed is None else observed_mask(rows, layout.max_length)
+    framed[:, layout[MASK].payload] = mask
+    seal_frames(framed)
+    return framed
+
+
+def layout_of(batch: PaddedBatch, schema: Schema) -> RecordLayout:
+    """The layout that fits one padded batch, where no plan knows the ranges of the integers.
+
+    Args:
+        batch: padded rows.
+        schema: the features.
+    """
+    widths = {
+        feature.name: varint_width(
+            int(batch.features[feature.name].min(initial=0)),
+            int(batch.features[feature.name].max(initial=0)),
+        )
+        for feature in schema.features
+        if feature.dtype == "int64"
+    }
+    return RecordLayout.of(schema, batch.mask.shape[1], widths)
+
+
+class EncodeExamples(beam.PTransform):
+    """Encodes padded batches as serialized `tf.train.Example` records.
+
+    Input: `(max_length, PaddedBatch)`, as `PadToBucket` gives.
+    Output: `(max_length, records)`, records (n, stride) uint8: framed records of one size, as
+    `WriteTFRecords` takes them.
+
+    Args:
+        schema: the features.
+        widths: varint bytes of the integer features, `Plan.widths`; None fits each batch.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        >>> from lengthwise.transforms.padding import PadToBucket
+        >>> batch = pa.record_batch({"tokens": [[1, 2], [3]]})
+        >>> schema = Schema.from_arrow(batch.schema)
+        >>> with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        ...     _ = (pipeline | beam.Create([(4, batch)]) | PadToBucket(schema)
+        ...          | EncodeExamples(schema)
+        ...          | beam.MapTuple(lambda t, records: print(t, records.shape)))
+        4 (2, 73)
+    """
+
+    def __init__(self, schema: Schema, *, widths: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self._schema = schema
+        self._widths = None if widths is None else dict(widths)
+
+    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+        return input_or_inputs | "EncodeRecords" >> beam.Map(_encode, self._schema, self._widths)
+
+
+def _encode(
+    element: tuple[int, PaddedBatch], schema: Schema, widths: Mapping[str, int] | None
+) -> tuple[int, np.ndarray]:
+    max_length, batch = element
+    if widths is None:
+        layout = layout_of(batch, schema)
+    else:
+        layout = RecordLayout.of(schema, max_length, widths)
+    return max_length, encode_examples(batch, layout)
+
+
+def _blank(n: int, layout: RecordLayout) -> np.ndarray:
+    """(n, stride) uint8: copies of the template, padding of integers being varints of zero."""
+    template = np.frombuffer(layout.template, np.uint8).copy()
+    for field in layout.fields:
+        if field.dtype == "int64" and field.width > 1:
+            zeros = template[field.payload].reshape(-1, field.width)
+            zeros[:, :-1] = 0x80
+    framed = np.empty((n, layout.stride), np.uint8)
+    framed[...] = template
+    return framed
+
+
+def _put_values(framed: np.ndarray, field: Field, values: np.ndarray) -> None:
+    """Writes (n, *field.shape) values into their places."""
+    flat = np.ascontiguousarray(values).reshape(len(framed), field.count)
+    out = framed[:, field.payload]
+    if field.dtype == "float32":
+        out[...] = flat.astype("<f4", copy=False).view(np.uint8)
+    else:
+        _check_width(flat, field)
+        encode_varints(flat, field.width, out)
+
+
+def _put_steps(framed: np.ndarray, field: Field, values: np.ndarray, slots: np.ndarray) -> None:
+    """Writes (N, *shape) steps into their slots."""
+    if field.dtype == "float32":
+        encoded = values.astype("<f4", copy=False)
+    else:
+        _check_width(values, field)
+        flat = values.reshape(len(values), -1)
+        encoded = np.empty((len(values), flat.shape[1] * field.width), np.uint8)
+        encode_varints(flat, field.width, encoded)
+    place_steps(encoded, slots, framed, offset=field.offset)
+
+
+def _check_width(values: np.ndarray, field: Field) -> None:
+    if values.size and varint_width(int(values.min()), int(values.max())) > field.width:
+        raise SchemaError(
+            f"feature '{field.name}': a value of [{values.min()}, {values.max()}] is outside the "
+            f"range in the plan; plan again with this input"
+        )

@@ -1,0 +1,167 @@
+"""Padding: ragged rows become one array, and a mask that says what is real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.schema import Schema
+from lengthwise.transforms.ragged import RaggedRows, usable_rows
+
+
+def slot_mask(lengths: np.ndarray, max_length: int) -> np.ndarray:
+    """The slots that hold a step of a row, observed or not.
+
+    Args:
+        lengths: (n,) integers within [0, max_length].
+        max_length: T.
+
+    Returns:
+        (n, T) bool.
+
+    Example:
+        >>> slot_mask(np.array([1, 2]), 2)
+        array([[ True, False],
+               [ True,  True]])
+    """
+    # Rows of a triangle: cheaper than comparing every slot with its row's length.
+    triangle = np.tri(max_length + 1, max_length, -1, dtype=np.bool_)
+    return triangle[lengths]
+
+
+def pad_rows(
+    values: np.ndarray,
+    lengths: np.ndarray,
+    max_length: int,
+    *,
+    value: float = 0,
+) -> np.ndarray:
+    """Pads ragged rows on the right.
+
+    Args:
+        values: (N, *shape), the steps of all rows one after another.
+        lengths: (n,) integers, steps of each row; they add up to N.
+        max_length: T, no row is longer.
+        value: what stands in padding. The mask, not the value, says what is padding.
+
+    Returns:
+        (n, T, *shape), the dtype of `values`.
+
+    Raises:
+        InputError: a row is longer than T, or the lengths do not add up.
+
+    Example:
+        >>> pad_rows(np.array([1, 2, 3]), np.array([2, 1]), 3)
+        array([[1, 2, 0],
+               [3, 0, 0]])
+    """
+    lengths = np.asarray(lengths)
+    if len(lengths) and (lengths.max() > max_length or lengths.min() < 0):
+        raise InputError(f"lengths must lie within [0, {max_length}], found {lengths.max()}")
+    if lengths.sum() != len(values):
+        raise InputError(
+            f"the lengths add up to {lengths.sum()}, but there are {len(values)} steps"
+        )
+    if len(lengths) == 0:
+        return np.empty((0, max_length, *values.shape[1:]), values.dtype)
+    padded = np.full((len(lengths), max_length, *values.shape[1:]), value, values.dtype)
+    place_steps(values, slot_mask(lengths, max_length), padded)
+    return padded
+
+
+def place_steps(
+    values: np.ndarray, slots: np.ndarray, out: np.ndarray, *, offset: int = 0
+) -> None:
+    """Writes steps into their slots; other slots stay as they are.
+
+    Args:
+        values: (N, *shape), the steps of all rows one after another.
+        slots: (n, T) bool with N ones, from `slot_mask`.
+        out: (n, …), C-contiguous; the T slots of a row stand one after another in it.
+        offset: bytes from the start of a row of `out` to its first slot.
+    """
+    # A step is moved as one opaque value, whatever its shape.
+    width = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
+    step = np.dtype((np.void, width))
+    steps = np.ascontiguousarray(values).reshape(-1).view(np.uint8).view(step)
+    rows = np.ndarray(slots.shape, step, out, offset=offset, strides=(out.strides[0], width))
+    rows[slots] = steps
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Rows of one bucket, padded.
+
+    Attributes:
+        features: name -> (n, T, *shape) for sequences, (n, *shape) for features per row.
+        length: (n,) int64, steps before padding.
+        mask: (n, T) bool, True at real, observed steps.
+    """
+
+    features: dict[str, np.ndarray]
+    length: np.ndarray
+    mask: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+
+def pad_batch(rows: RaggedRows, max_length: int) -> PaddedBatch:
+    """Pads all features of ragged rows, and makes their mask.
+
+    Raises:
+        InputError: a row is longer than `max_length`.
+    """
+    features = {
+        name: pad_rows(values, rows.lengths, max_length) for name, values in rows.values.items()
+    }
+    features.update(rows.contexts)
+    return PaddedBatch(features, rows.lengths, observed_mask(rows, max_length))
+
+
+def observed_mask(rows: RaggedRows, max_length: int) -> np.ndarray:
+    """(n, T) bool: slots that hold an observed step."""
+    mask = slot_mask(rows.lengths, max_length)
+    if rows.observed is not None:
+        mask[mask] = rows.observed
+    return mask
+
+
+class PadToBucket(beam.PTransform):
+    """Pads the rows of each batch to the max_length of its bucket.
+
+    Input: `(max_length, pa.RecordBatch)`, as `BucketByLength` gives.
+    Output: `(max_length, PaddedBatch)`.
+
+    Args:
+        schema: the features.
+
+    Raises:
+        InputError: a row cannot be used, or is longer than its bucket.
+
+    Example:
+        >>> from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        >>> batch = pa.record_batch({"tokens": [[1, 2], [3]]})
+        >>> with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        ...     _ = (pipeline | beam.Create([(4, batch)])
+        ...          | PadToBucket(Schema.from_arrow(batch.schema))
+        ...          | beam.MapTuple(lambda t, padded: print(padded.features["tokens"])))
+        [[1 2 0 0]
+         [3 0 0 0]]
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self._schema = schema
+
+    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+        return input_or_inputs | "PadRows" >> beam.Map(_pad, self._schema)
+
+
+def _pad(element: tuple[int, pa.RecordBatch], schema: Schema) -> tuple[int, PaddedBatch]:
+    max_length, batch = element
+    return max_length, pad_batch(usable_rows(batch, schema), max_length)

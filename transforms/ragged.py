@@ -1,0 +1,318 @@
+"""Ragged rows as arrays: the flat steps of all rows, and where each row begins.
+
+    Arrow lists                   RaggedRows
+    frames  list<…>          ->   values["frames"]   (N, …)   N = sum of lengths
+    label   int64                 contexts["label"]  (n, …)
+                                  lengths            (n,)
+
+Arrow lists are what users have; `RaggedRows` is what numpy works on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from lengthwise.dataset.errors import InputError, SchemaError
+from lengthwise.dataset.schema import Feature, Schema, feature_from_arrow
+
+# Why a row cannot be used; positions are the codes in `Faults.reasons`.
+REASONS = (
+    "",
+    "null sequence",
+    "sequence features of different lengths",
+    "null context or label",
+    "integer out of range",
+    "infinite value",
+    "empty sequence",
+    "overlong sequence",
+)
+NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE, EMPTY, OVERLONG = range(1, 8)
+
+
+@dataclass(frozen=True)
+class RaggedRows:
+    """Rows of ragged sequences, in flat form.
+
+    Attributes:
+        lengths: (n,) int64, steps of each row.
+        values: sequence feature -> (N, *shape), N the sum of lengths; zeros at missing steps.
+        contexts: feature per row -> (n, *shape).
+        observed: (N,) bool, False at missing steps; None where every step is observed.
+        keys: (n,) uint64 row keys; None outside of a build.
+    """
+
+    lengths: np.ndarray
+    values: Mapping[str, np.ndarray]
+    contexts: Mapping[str, np.ndarray]
+    observed: np.ndarray | None = None
+    keys: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64: the steps of row i are `offsets[i]:offsets[i + 1]`."""
+        return np.concatenate(([0], np.cumsum(self.lengths)))
+
+    def select(self, rows: np.ndarray) -> RaggedRows:
+        """The rows at these positions, (m,) integers, in that order."""
+        steps = gather_index(self.offsets[:-1][rows], self.lengths[rows])
+        return self._gathered(rows, self.lengths[rows], steps)
+
+    def truncated(self, max_length: int, *, keep_end: bool = False) -> RaggedRows:
+        """The rows cut to at most `max_length` steps, at their end or (`keep_end`) their start."""
+        lengths = np.minimum(self.lengths, max_length)
+        starts = self.offsets[1:] - lengths if keep_end else self.offsets[:-1]
+        return self._gathered(slice(None), lengths, gather_index(starts, lengths))
+
+    def _gathered(
+        self, rows: np.ndarray | slice, lengths: np.ndarray, steps: np.ndarray
+    ) -> RaggedRows:
+        return replace(
+            self,
+            lengths=lengths,
+            values={name: flat[steps] for name, flat in self.values.items()},
+            contexts={name: values[rows] for name, values in self.contexts.items()},
+            observed=None if self.observed is None else self.observed[steps],
+            keys=None if self.keys is None else self.keys[rows],
+        )
+
+
+def gather_index(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Positions of the steps of rows that begin at `starts`, one row after another.
+
+    Example:
+        >>> gather_index(np.array([5, 0]), np.array([2, 3]))
+        array([5, 6, 0, 1, 2])
+    """
+    ends = np.cumsum(lengths)
+    if len(ends) == 0:
+        return np.zeros(0, np.int64)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def storage_dtypes(schema: Schema, inputs: Iterable[pa.Schema]) -> dict[str, str]:
+    """The numpy dtype that holds each feature between input and record.
+
+    Floats are float32; integers keep the smallest type that holds those of all inputs, so that
+    token ids of 32 bits are not moved around as 64.
+
+    Args:
+        schema: the features.
+        inputs: Arrow schemas of the inputs.
+    """
+    sources: dict[str, list[np.dtype]] = {name: [] for name in schema.names}
+    for columns in inputs:
+        for name in schema.names:
+            sources[name].append(_leaf_dtype(columns.field(name).type))
+    return {
+        feature.name: "float32"
+        if feature.dtype == "float32"
+        else np.result_type(np.int8, *sources[feature.name]).name
+        for feature in schema.features
+    }
+
+
+def ragged_rows(
+    batch: pa.RecordBatch | pa.Table,
+    schema: Schema,
+    *,
+    storage: Mapping[str, str] | None = None,
+    keys: np.ndarray | None = None,
+) -> tuple[RaggedRows, np.ndarray]:
+    """Takes the rows out of Arrow columns, and finds those that cannot be used.
+
+    A null step, or one with a null or NaN element, is missing: its row keeps it, `observed` is
+    False there and the value is 0.
+
+    Args:
+        batch: columns as named in the schema; others are ignored.
+        schema: the features.
+        storage: feature -> numpy dtype, from `storage_dtypes`; None takes those of the batch.
+        keys: (n,) uint64, a key for each row of the batch.
+
+    Returns:
+        The usable rows in order, and the fault of every row of the batch: (n,) uint8, positions
+        in `REASONS`, 0 where the row is usable.
+
+    Raises:
+        SchemaError: a column is missing or of another type than the schema says.
+
+    Example:
+        >>> batch = pa.table({"tokens": [[1, 2], None, [3]]})
+        >>> schema = Schema.from_arrow(batch.schema)
+        >>> rows, faults = ragged_rows(batch, schema)
+        >>> rows.values["tokens"], [REASONS[fault] for fault in faults]
+        (array([1, 2, 3]), ['', 'null sequence', ''])
+    """
+    batch = single_batch(batch)
+    if storage is None:
+        storage = storage_dtypes(schema, [batch.schema])
+    faults = _null_faults(batch, schema)
+    if faults.any():
+        good = np.flatnonzero(faults == 0)
+        batch = batch.take(pa.array(good))
+        keys = None if keys is None else keys[good]
+    rows, value_faults = _values_of(batch, schema, storage, keys)
+    if value_faults.any():
+        faults[np.flatnonzero(faults == 0)] = value_faults
+        rows = rows.select(np.flatnonzero(value_faults == 0))
+    return rows, faults
+
+
+def usable_rows(batch: pa.RecordBatch | pa.Table, schema: Schema) -> RaggedRows:
+    """The rows of Arrow columns, all of which must be usable.
+
+    Raises:
+        InputError: names the first row that is not.
+    """
+    rows, faults = ragged_rows(batch, schema)
+    if faults.any():
+        row = int(np.flatnonzero(faults)[0])
+        raise InputError(f"row {row} of a batch: {REASONS[faults[row]]}; filter such rows out")
+    return rows
+
+
+def single_batch(table: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
+    """A table as one record batch."""
+    if isinstance(table, pa.RecordBatch):
+        return table
+    batches = table.combine_chunks().to_batches()
+    if batches:
+        return batches[0]
+    return pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _leaf_dtype(type_: pa.DataType) -> np.dtype:
+    while (
+        pa.types.is_list(type_)
+        or pa.types.is_large_list(type_)
+        or (pa.types.is_fixed_size_list(type_))
+    ):
+        type_ = type_.value_type
+    if not pa.types.is_integer(type_):
+        return np.dtype(np.int8)  # a bool, or a float, which is stored as float32 anyway
+    # No signed type of numpy holds a uint64; larger values are rejected row by row.
+    return np.dtype(np.int64 if type_ == pa.uint64() else str(type_))
+
+
+def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
+    """(n,) uint8: faults that can be seen without looking at the steps."""
+    faults = np.zeros(batch.num_rows, np.uint8)
+    lengths = None
+    for feature in schema.features:
+        if feature.name not in batch.schema.names:
+            raise SchemaError(f"no column '{feature.name}' in the input")
+        column = batch.column(feature.name)
+        _check_type(column.type, feature)
+        if not feature.sequence:
+            faults[_null_contexts(column, feature)] = NULL_CONTEXT
+            continue
+        if column.null_count:
+            faults[column.is_null().to_numpy(zero_copy_only=False)] = NULL_SEQUENCE
+        own = np.diff(column.offsets.to_numpy())
+        if lengths is None:
+            lengths = own
+        else:
+            faults[(own != lengths) & (faults == 0)] = UNEQUAL_LENGTHS
+    return faults
+
+
+def _check_type(type_: pa.DataType, feature: Feature) -> None:
+    found = feature_from_arrow(pa.field(feature.name, type_), label=feature.label, place="input")
+    if found != feature:
+        raise SchemaError(f"column '{feature.name}' is {type_}, the plan says {feature.describe()}")
+
+
+def _null_contexts(column: pa.Array, feature: Feature) -> np.ndarray:
+    """(n,) bool: the value, or an element of it, is null."""
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    leaf, valid = _leaf(column), None
+    if leaf.null_count:
+        valid = leaf.is_valid().to_numpy(zero_copy_only=False).reshape(len(column), feature.size)
+        null = null | ~valid.all(axis=1)
+    return null
+
+
+def _leaf(column: pa.Array) -> pa.Array:
+    """The innermost values of an array of (nested) fixed-size lists, nulls kept in place."""
+    while pa.types.is_fixed_size_list(column.type):
+        size = column.type.list_size
+        column = column.values.slice(column.offset * size, len(column) * size)
+    return column
+
+
+def _values_of(
+    batch: pa.RecordBatch, schema: Schema, storage: Mapping[str, str], keys: np.ndarray | None
+) -> tuple[RaggedRows, np.ndarray]:
+    faults = np.zeros(batch.num_rows, np.uint8)
+    lengths = np.zeros(batch.num_rows, np.int64)
+    values, contexts, observed = {}, {}, None
+    row_of_step = None
+    for feature in schema.features:
+        column = batch.column(feature.name)
+        if not feature.sequence:
+            flat, _, bad = _numbers(column, feature, storage[feature.name], missing_is_bad=True)
+            contexts[feature.name] = flat
+            for fault, rows in bad.items():
+                faults[rows] = fault
+            continue
+        offsets = column.offsets.to_numpy().astype(np.int64)
+        lengths = np.diff(offsets)
+        steps = column.values.slice(offsets[0], offsets[-1] - offsets[0])
+        flat, seen, bad = _numbers(steps, feature, storage[feature.name])
+        values[feature.name] = flat
+        if seen is not None:
+            observed = seen if observed is None else observed & seen
+        for fault, bad_steps in bad.items():
+            if row_of_step is None:
+                row_of_step = np.repeat(np.arange(len(lengths)), lengths)
+            faults[row_of_step[bad_steps]] = fault
+    if observed is not None:
+        # Any feature's missing step is missing for all: the mask of a row is one.
+        for name, flat in values.items():
+            values[name] = flat = flat.copy()
+            flat[~observed] = 0
+    return RaggedRows(lengths, values, contexts, observed, keys), faults
+
+
+def _numbers(
+    steps: pa.Array, feature: Feature, dtype: str, *, missing_is_bad: bool = False
+) -> tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]:
+    """Values (n, *shape), observed (n,) bool or None for all, and fault -> positions (m,)."""
+    n = len(steps)
+    missing = None
+    if steps.null_count:
+        missing = steps.is_null().to_numpy(zero_copy_only=False)
+    leaf = _leaf(steps)
+    if leaf.null_count:
+        null = leaf.is_null().to_numpy(zero_copy_only=False).reshape(n, feature.size).any(axis=1)
+        missing = null if missing is None else missing | null
+        leaf = leaf.fill_null(False if pa.types.is_boolean(leaf.type) else 0)
+    source = leaf.to_numpy(zero_copy_only=False)
+    bad: dict[int, np.ndarray] = {}
+    if dtype == "float32":
+        with np.errstate(over="ignore"):
+            flat = np.asarray(source, np.float32)
+        # The least and the greatest value tell at once whether any is NaN or infinite.
+        if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
+            by_step = flat.reshape(n, feature.size)
+            nan = np.isnan(by_step).any(axis=1)
+            missing = nan if missing is None else missing | nan
+            infinite = np.isinf(by_step).any(axis=1) & ~missing
+            if infinite.any():
+                bad[INFINITE] = np.flatnonzero(infinite)
+    else:
+        flat = source.astype(dtype, copy=False)
+        if source.dtype == np.uint64 and (source > np.uint64(2**63 - 1)).any():
+            large = (source > np.uint64(2**63 - 1)).reshape(n, feature.size).any(axis=1)
+            bad[OUT_OF_RANGE] = np.flatnonzero(large)
+    if missing is not None and missing_is_bad and missing.any():
+        bad[NULL_CONTEXT] = np.flatnonzero(missing)
+    observed = None if missing is None or not missing.any() else ~missing
+    return flat.reshape(n, *feature.shape), observed, bad

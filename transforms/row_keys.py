@@ -1,0 +1,88 @@
+"""Row keys: 64 bits a row that decide its split, its shard and its place in the shard.
+
+A key is a function of the seed, the file's path relative to the inputs' common folder and the
+row's number in that file, and of nothing else: neither workers nor batches nor the order in which
+files are listed can change it.
+
+Source: the finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014) over a BLAKE2b hash of seed and path. For one file it is a
+bijection of the row number, so two rows of a file never share a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SPLIT_SALT = np.uint64(0x5851F42D4C957F2D)
+
+
+def row_keys(seed: int, file: str, first_row: int, rows: int) -> np.ndarray:
+    """Keys of consecutive rows of a file.
+
+    Args:
+        seed: chosen by the user.
+        file: path relative to the inputs' common folder, with `/`.
+        first_row: number of the first row in the file.
+        rows: how many.
+
+    Returns:
+        (rows,) uint64.
+
+    Example:
+        >>> row_keys(0, "a.parquet", 1, 1) == row_keys(0, "a.parquet", 0, 2)[1:]
+        array([ True])
+    """
+    digest = hashlib.blake2b(f"{seed}\0{file}".encode(), digest_size=8).digest()
+    base = np.uint64(int.from_bytes(digest, "little"))
+    numbers = np.arange(first_row + 1, first_row + rows + 1, dtype=np.uint64)
+    return _mix(base + numbers * _GAMMA)
+
+
+def assign_splits(keys: np.ndarray, fractions: Mapping[str, float]) -> np.ndarray:
+    """Draws the split of each row.
+
+    Args:
+        keys: (n,) uint64.
+        fractions: name -> fraction; they add up to 1.
+
+    Returns:
+        (n,) uint8, positions in `fractions`.
+
+    Example:
+        >>> splits = assign_splits(row_keys(0, "a", 0, 1000), {"train": 0.9, "val": 0.1})
+        >>> int((splits == 1).sum())
+        97
+    """
+    # Mixed again: the key itself orders rows within a split, and must not depend on the split.
+    uniform = (_mix(keys ^ _SPLIT_SALT) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    ends = np.cumsum(list(fractions.values()))[:-1]
+    return np.searchsorted(ends, uniform, side="right").astype(np.uint8)
+
+
+def assign_shards(keys: np.ndarray, num_shards: int) -> np.ndarray:
+    """The shard of each row: shard s of n holds the s-th of n equal ranges of keys.
+
+    Args:
+        keys: (n,) uint64.
+        num_shards: at least 1, below 2**31.
+
+    Returns:
+        (n,) int64.
+
+    Example:
+        >>> assign_shards(np.array([0, 2**63, 2**64 - 1], np.uint64), 4)
+        array([0, 2, 3])
+    """
+    return ((keys >> np.uint64(32)) * np.uint64(num_shards) >> np.uint64(32)).astype(np.int64)
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * _MIX_1
+    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    return state ^ (state >> np.uint64(31))
