@@ -4,8 +4,8 @@ Both sides read the same Parquet files (`ragged_data.py`) on Beam's FnApiRunner,
 
     obvious      `obvious_pipeline.py`: an Example per row, Partition, WriteToTFRecord. It is told
                  the boundaries of the buckets.
-    lengthwise   `lengthwise build --workers 1`, all of it: the plan, which finds the boundaries, the
-                 global shuffle, shards, checksums of records and files, accounts, manifest.
+    lengthwise   `lengthwise build --workers 1`, all of it: the plan, which finds the boundaries,
+                 the global shuffle, shards, checksums of records and files, accounts, manifest.
 
 Before the clock starts both build one small file with the same boundaries, and what they wrote is
 compared record by record; afterwards the records of the timed outputs are counted.

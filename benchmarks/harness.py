@@ -15,7 +15,7 @@ the ratios and their range. The figures of each side alone belong to the machine
     print_comparison(comparison)
 
 A task may report figures of its own, say the sequences/s of a loop inside it; `own("name", …)` is
-the metric of one. `process_usage.py` says what is measured and how a Python function becomes a task.
+the metric of one. `process_usage.py` says what is measured and how to make a task of a function.
 """
 
 from __future__ import annotations

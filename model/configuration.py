@@ -53,12 +53,12 @@ class TrainConfig:
     units: int = 64
     layers: int = 1
     embedding_size: int = 32
-    dropout: float = 0.0
+    dropout: float = 0.3
     normalize: bool = True
     epochs: int = 40
     batch_size: int = 32
     token_budget: int | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     clip_norm: float = 1.0
     seed: int = 0
 

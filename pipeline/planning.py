@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def open_input(inputs: Sequence[str], names: FeatureNames | Schema) -> Input:
 
 
 def make_plan(
-    inputs: Sequence[str],
+    inputs: Sequence[str | os.PathLike[str]],
     *,
     names: FeatureNames,
     options: PlanOptions,
@@ -138,7 +139,7 @@ def make_plan(
     Raises:
         LengthwiseError: the input cannot be found or read, or its rows cannot be used.
     """
-    source = open_input(inputs, names)
+    source = open_input([os.fspath(path) for path in inputs], names)
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
         findings = ingest(source, job, execution or Execution())

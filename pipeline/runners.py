@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms import environments
 
 from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
 
@@ -45,16 +48,11 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
         LengthwiseError: the pipeline failed; one line says why.
     """
     args = list(execution.beam_args)
-    if execution.runner == LOCAL_RUNNER:
+    runner = execution.runner
+    if runner == LOCAL_RUNNER:
         # FnApiRunner by name: DirectRunner would look for another runner on the network first.
-        runner: str | FnApiRunner = FnApiRunner()
-        if execution.workers > 1:
-            args += [
-                "--direct_running_mode=multi_processing",
-                f"--direct_num_workers={execution.workers}",
-            ]
-    else:
-        runner = execution.runner
+        runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
+        args.append(f"--direct_num_workers={execution.workers}")
     try:
         with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
             construct(pipeline)
@@ -67,3 +65,8 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
         lines = [line for line in str(reason).splitlines() if line.strip()]
         cause = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason
+
+
+def _worker_processes() -> environments.Environment:
+    command = f"{shlex.quote(sys.executable)} -m lengthwise.pipeline.worker"
+    return environments.SubprocessSDKEnvironment.from_command_string(command)

@@ -12,6 +12,7 @@ import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -135,7 +136,7 @@ def test_every_folder_of_a_room_is_a_package():
 def test_sdist_makes_the_same_wheel(sdist, wheel, folder):
     with tarfile.open(sdist) as archive:
         # The first releases of Python 3.10 do not know filters.
-        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         archive.extractall(folder / "unpacked", **safely)
     (unpacked,) = (folder / "unpacked").iterdir()
     assert contents(build("wheel", unpacked, folder / "wheel-of-sdist")) == contents(wheel)

@@ -83,9 +83,7 @@ def main() -> None:
         sequences, classes = parse_ts(text)
         check(split, sequences, classes)
         path = folder / f"japanese_vowels_{split}.parquet"
-        pq.write_table(
-            to_table(sequences, classes), path, compression="zstd", use_dictionary=["speaker"]
-        )
+        pq.write_table(to_table(sequences, classes), path, compression="zstd", use_dictionary=False)
         print(f"{path}: {len(classes)} rows")
 
 

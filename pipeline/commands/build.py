@@ -70,9 +70,8 @@ def command(
     execution = Execution(runner, workers, beam_args)
     if plan_path is not None:
         if given:
-            raise UsageError(
-                f"--{given[0].replace('_', '-')} is in the plan already; leave it out, or plan again"
-            )
+            option = given[0].replace("_", "-")
+            raise UsageError(f"--{option} is in the plan already; leave it out, or plan again")
         plan = Plan.load(plan_path)
         manifest = build(inputs, out, plan=plan, execution=execution, batch_rows=batch_rows)
     else:

@@ -6,8 +6,10 @@ import json
 
 import click
 
+from lengthwise.pipeline.commands.chatter import without_chatter
 
-@click.command(name="evaluate", short_help="Measure a trained model on a split.")
+
+@click.command("evaluate")
 @click.argument("run", type=click.Path())
 @click.argument("dataset", type=click.Path())
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
@@ -18,12 +20,13 @@ import click
     help="Model to measure: 'best' or 'last' epoch.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def command(run: str, dataset: str, split: str, checkpoint: str, as_json: bool) -> None:
+def command(*, run: str, dataset: str, split: str, checkpoint: str, as_json: bool) -> None:
     """Measure the model of the run folder RUN on a split of the dataset folder DATASET.
 
     Loss (mean cross-entropy in nats) and accuracy are means over the rows of the split.
     """
-    from lengthwise.model import evaluate
+    with without_chatter():
+        from lengthwise.model import evaluate
 
     numbers = evaluate(run, dataset, split, checkpoint=checkpoint)
     if as_json:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from lengthwise.dataset import Manifest, Shard
 
 
 @click.command("inspect")
@@ -35,7 +40,7 @@ def command(*, dataset: str, split: str | None, rows: int) -> None:
         left -= _show_rows(manifest, shard, left)
 
 
-def _show_rows(manifest, shard, most: int) -> int:  # noqa: ANN001
+def _show_rows(manifest: Manifest, shard: Shard, most: int) -> int:
     import numpy as np
 
     from lengthwise.dataset.errors import CorruptDataError

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from importlib import import_module, metadata
+from importlib import import_module
 
 import click
 
@@ -52,7 +52,9 @@ def group(*, verbose: bool) -> None:
     lengthwise train DATASET --task classify --run-dir RUN
     lengthwise evaluate RUN DATASET --split test
     """
-    if not verbose:
+    if verbose:
+        os.environ["LENGTHWISE_VERBOSE"] = "1"
+    else:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         logging.disable(logging.ERROR)

@@ -135,7 +135,7 @@ _PLANNING = (
         type=Buckets(),
         default="auto",
         show_default=True,
-        help="How many buckets at most; auto adds buckets as long as each saves 0.5 % of all slots.",
+        help="How many buckets at most; auto adds them while each saves 0.5 % of all slots.",
     ),
     click.option(
         "--strategy",

@@ -32,7 +32,7 @@ def command(
     """Read INPUT once and choose buckets; write plan.json.
 
     INPUT is a Parquet file, a glob or a folder. The plan holds exact statistics, the boundaries of
-    the buckets and all options; it can be read and edited, and `lengthwise build --plan` follows it.
+    the buckets and all options; it can be read and edited; `lengthwise build --plan` follows it.
 
     \b
     lengthwise plan rows.parquet -o plan.json --sequence tokens --label topic

@@ -26,5 +26,6 @@ def command(*, dataset: str) -> None:
     records = sum(shard.records for shard in manifest.shards)
     nbytes = sum(shard.nbytes for shard in manifest.shards)
     click.echo(
-        f"{dataset}: whole: {records:,} records in {len(manifest.shards):,} shards, {nbytes:,} bytes"
+        f"{dataset}: whole: {records:,} records in {len(manifest.shards):,} shards, "
+        f"{nbytes:,} bytes"
     )

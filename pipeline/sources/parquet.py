@@ -106,7 +106,12 @@ def read_unit(
     """
     try:
         # Pre-buffering would hold the whole row group, compressed, in memory.
-        with pq.ParquetFile(unit.file.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as parquet:
+        with pq.ParquetFile(
+            unit.file.path,
+            pre_buffer=False,
+            buffer_size=_BUFFER_BYTES,
+            page_checksum_verification=True,
+        ) as parquet:
             yield from parquet.iter_batches(
                 batch_size=batch_rows or unit.batch_rows,
                 row_groups=[unit.row_group],

@@ -1,0 +1,151 @@
+"""A build that was killed leaves the old dataset whole, and goes on when it is run again."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lengthwise.dataset import Manifest, ManifestError, OutputError, PlanOptions, verify
+from lengthwise.pipeline import FeatureNames, build
+from lengthwise.pipeline.staging import STAGING_NAME, Staging
+from tests.pipeline.conftest import folder_digest
+
+NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",))
+OPTIONS = PlanOptions(num_buckets=4, align=4, shard_size=10_000)
+
+# Builds, and kills itself at the n-th file operation (an audit event of Python) after the start.
+_KILLED_BUILD = """
+import json, os, signal, sys
+inputs, out, moment = json.loads(sys.argv[1])
+from lengthwise.dataset import PlanOptions
+from lengthwise.pipeline import FeatureNames, build, building, commit
+events = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.scandir"}
+count = 0
+def tick(event, arguments):
+    global count
+    if event in events and out in str(arguments[0]):
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(tick)
+build(
+    inputs, out,
+    names=FeatureNames(sequences=("frames", "tokens"), labels=("label",)),
+    options=PlanOptions(num_buckets=4, align=4, shard_size=10_000),
+)
+print(count)
+"""
+
+
+def run_and_kill(inputs: list[Path], out: Path, moment: int) -> subprocess.CompletedProcess[str]:
+    arguments = json.dumps([[str(path) for path in inputs], str(out), moment])
+    return subprocess.run(
+        [sys.executable, "-c", _KILLED_BUILD, arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def reference(two_files, tmp_path) -> dict[str, str]:
+    build(two_files, tmp_path / "reference", names=NAMES, options=OPTIONS)
+    return folder_digest(tmp_path / "reference")
+
+
+def test_killed_at_ten_random_moments_and_run_again_gives_the_same_bytes(
+    two_files, tmp_path, reference
+):
+    whole = run_and_kill(two_files, tmp_path / "whole", 0)
+    operations = int(whole.stdout)
+    assert operations > 50
+    out = tmp_path / "out"
+    for moment in random.Random(7).sample(range(1, operations + 1), 10):
+        killed = run_and_kill(two_files, out, moment)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        if (out / "dataset.json").exists():
+            assert Manifest.load(out).records("train") == 240
+            assert verify(out) == [] or (out / STAGING_NAME).exists()
+        else:
+            with pytest.raises(ManifestError, match="no dataset here"):
+                Manifest.load(out)
+        build(two_files, out, names=NAMES, options=OPTIONS)
+        assert folder_digest(out) == reference
+        subprocess.run(["rm", "-rf", str(out)], check=True)
+
+
+def test_the_old_dataset_is_whole_while_a_new_build_is_killed(two_files, tmp_path):
+    out = tmp_path / "out"
+    build(two_files[:1], out, names=NAMES, options=OPTIONS)
+    old = folder_digest(out)
+    new = None
+    for moment in (5, 25, 60, 100):
+        killed = run_and_kill(two_files, out, moment)
+        assert killed.returncode == -signal.SIGKILL
+        now = {
+            name: digest
+            for name, digest in folder_digest(out).items()
+            if name in old and not name.startswith(STAGING_NAME)
+        }
+        assert now == old, f"killed at {moment}"
+    build(two_files, out, names=NAMES, options=OPTIONS)
+    build(two_files, tmp_path / "fresh", names=NAMES, options=OPTIONS)
+    new = folder_digest(out)
+    assert new == folder_digest(tmp_path / "fresh")
+
+
+def test_finished_units_and_shards_are_not_done_again(two_files, tmp_path, reference, monkeypatch):
+    from lengthwise.pipeline import building, exchange, ingest
+
+    out = tmp_path / "out"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "commit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(two_files, out, names=NAMES, options=OPTIONS)
+    assert (out / STAGING_NAME).is_dir()
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "read_unit", stop)
+        patched.setattr(exchange, "write_shard", stop)
+        build(two_files, out, names=NAMES, options=OPTIONS)
+    assert folder_digest(out) == reference
+
+
+def test_an_input_that_changed_since_is_read_again(two_files, write_input, tmp_path, monkeypatch):
+    from lengthwise.pipeline import building
+    from tests.pipeline.conftest import ragged_table
+
+    out = tmp_path / "out"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "commit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(two_files, out, names=NAMES, options=OPTIONS)
+    write_input("a.parquet", ragged_table(120, seed=9))
+    build(two_files, out, names=NAMES, options=OPTIONS)
+    build(two_files, tmp_path / "fresh", names=NAMES, options=OPTIONS)
+    assert folder_digest(out) == folder_digest(tmp_path / "fresh")
+
+
+def test_two_builds_into_one_folder_at_once_are_refused(two_files, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    first = Staging(out / STAGING_NAME, {})
+    try:
+        with pytest.raises(OutputError, match="another build is at work here"):
+            build(two_files, out, names=NAMES, options=OPTIONS)
+        assert (out / STAGING_NAME / "lock").exists()
+    finally:
+        first.remove()
