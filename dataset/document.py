@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,25 +83,28 @@ class Fields:
     def take(self, name: str, kind: type[T]) -> T:
         """The member `name`, of exactly the type `kind` (a bool is no int)."""
         if name not in self.members:
-            raise self.fail(f"'{name}' is missing")
+            raise self.fail(f"{_key(name)} is missing")
         value = self.members[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.fail(f"'{name}' must be {kind.__name__}, found {str(value)[:40]!r}")
+            raise self.fail(f"{_key(name)} must be {kind.__name__}, found {_shown(value)}")
         return value
 
     def integer(self, name: str, *, low: int = 0, high: int = 2**63 - 1) -> int:
         """An integer within `[low, high]`."""
         value = self.take(name, int)
         if not low <= value <= high:
-            raise self.fail(f"'{name}' is {value}, outside [{low}, {high}]")
+            raise self.fail(f"{_key(name)} is {_shown(value)}, outside [{low}, {high}]")
         return value
 
     def number(self, name: str) -> float | int:
         """A finite number."""
         value = self.members.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        return self.take(name, float)
+        if not isinstance(value, int) or isinstance(value, bool):
+            value = self.take(name, float)
+        # JSON has no infinity, but 1e999 is JSON.
+        if not -sys.float_info.max <= value <= sys.float_info.max:
+            raise self.fail(f"{_key(name)} is {_shown(value)}, not a finite number")
+        return value
 
     def text(self, name: str) -> str:
         """A string."""
@@ -108,7 +112,8 @@ class Fields:
 
     def nested(self, name: str) -> Fields:
         """A member that is itself an object."""
-        return Fields(self.take(name, dict), place=f"{self.place}: {name}", error=self.error)
+        place = f"{self.place}: {name if _is_short(name) else _key(name)}"
+        return Fields(self.take(name, dict), place=place, error=self.error)
 
     def items(self, name: str) -> list[Any]:
         """A member that is a list."""
@@ -126,10 +131,28 @@ class Fields:
         values = self.take(name, list)
         for value in values:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise self.fail(f"'{name}' must hold integers in [{low}, {high}], found {value!r}")
+                raise self.fail(
+                    f"{_key(name)} must hold integers in [{low}, {high}], found {_shown(value)}"
+                )
         return values
 
     def counts(self, name: str) -> dict[str, int]:
         """A member that maps names to counts."""
         nested = self.nested(name)
         return {key: nested.integer(key) for key in nested.members}
+
+
+def _is_short(name: str) -> bool:
+    return len(name) <= 80 and name.isprintable()
+
+
+def _key(name: str) -> str:
+    """A name of the document in quotes, on one line whatever it holds."""
+    return repr(name[:80])
+
+
+def _shown(value: Any) -> str:
+    """A value of the document, short and on one line."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(value)[:60]

@@ -14,7 +14,7 @@ from typing import Any
 import crc32c
 
 from lengthwise.dataset.document import Fields, read_document, to_json
-from lengthwise.dataset.errors import ManifestError, PlanError
+from lengthwise.dataset.errors import ManifestError, PlanError, SchemaError
 from lengthwise.dataset.plan import MAX_LENGTH, check_max_lengths, check_split_name
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
@@ -247,7 +247,10 @@ def document_crc32c(document: Mapping[str, Any]) -> int:
 
 def crc_matches(document: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was written."""
-    return document.get("crc32c") == document_crc32c(document)
+    try:
+        return document.get("crc32c") == document_crc32c(document)
+    except RecursionError:
+        return False
 
 
 def _bucket_json(layout: RecordLayout) -> dict[str, Any]:
@@ -265,12 +268,12 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
     fingerprint = fields.text("fingerprint")
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise fields.fail(f"the fingerprint {fingerprint[:40]!r} is not 16 hex digits")
-    schema = Schema.from_json(fields.objects("schema"))
     widths = fields.nested("varint_widths")
     buckets = fields.objects("buckets")
     max_lengths = tuple(b.integer("max_length", low=1, high=MAX_LENGTH) for b in buckets)
     accounts = fields.nested("accounts")
     try:
+        schema = Schema.from_json(fields.objects("schema"))
         check_max_lengths(max_lengths, place="buckets")
         for split in accounts.members:
             check_split_name(split)
@@ -291,7 +294,7 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
             plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
         )
         layouts = manifest.layouts
-    except PlanError as reason:
+    except (PlanError, SchemaError) as reason:
         raise fields.fail(str(reason)) from None
     for bucket in buckets:
         if bucket.members != _bucket_json(layouts[bucket.integer("max_length")]):
@@ -299,6 +302,8 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
     for shard, item in zip(manifest.shards, fields.objects("shards"), strict=True):
         if shard.split not in manifest.accounts or shard.max_length not in layouts:
             raise item.fail(f"split '{shard.split}' or bucket {shard.max_length} does not exist")
+        if shard.index >= shard.count:
+            raise item.fail(f"index {shard.index} is not below the count {shard.count}")
         if item.text("name") != shard.name:
             raise item.fail(f"the name {item.text('name')[:80]!r} is not {shard.name!r}")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):

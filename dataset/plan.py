@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.document import Fields, read_document, to_json
-from lengthwise.dataset.errors import PlanError
+from lengthwise.dataset.errors import PlanError, SchemaError
 from lengthwise.dataset.record import RecordLayout, varint_width
 from lengthwise.dataset.schema import Schema
 
@@ -21,6 +21,8 @@ STRATEGIES = ("optimal", "quantile", "geometric", "width", "fixed")
 OVERLONG = ("error", "drop", "truncate_end", "truncate_start")
 EMPTY = ("drop", "error")
 MAX_LENGTH = 1 << 24
+MAX_SPLITS = 256
+_MAX_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class PlanOptions:
     shard_size: int = 64 << 20
 
     def __post_init__(self) -> None:
-        _at_least("buckets", self.num_buckets, 1)
-        _at_least("align", self.align, 1)
-        _at_least("max-length", self.max_length, 1)
-        _at_least("shard-size", self.shard_size, 1)
-        _at_least("seed", self.seed, 0)
+        _within("buckets", self.num_buckets, 1, MAX_LENGTH)
+        _within("align", self.align, 1, MAX_LENGTH)
+        _within("max-length", self.max_length, 1, MAX_LENGTH)
+        _within("shard-size", self.shard_size, 1, _MAX_INT64)
+        _within("seed", self.seed, 0, _MAX_INT64)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("overlong", self.overlong, OVERLONG)
         _one_of("empty", self.empty, EMPTY)
@@ -66,6 +68,8 @@ class PlanOptions:
             check_max_lengths(self.boundaries, place="--boundaries")
         if not self.splits:
             raise PlanError("no split: give at least one, as in train=0.9,val=0.1")
+        if len(self.splits) > MAX_SPLITS:
+            raise PlanError(f"{len(self.splits)} splits are more than {MAX_SPLITS}: name fewer")
         for name, fraction in self.splits.items():
             check_split_name(name)
             if not 0 <= fraction <= 1:
@@ -157,7 +161,7 @@ class FeatureStatistics:
         values = None
         if "values" in fields.members:
             try:
-                values = {int(value): rows for value, rows in fields.counts("values").items()}
+                values = _by_integer(fields.counts("values"))
             except ValueError:
                 raise fields.fail("'values' must map integers to counts") from None
         return cls(
@@ -192,6 +196,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_max_lengths(self.max_lengths, place="max_lengths")
+        for split in self.histograms:
+            check_split_name(split)
         longest = max((max(h, default=0) for h in self.histograms.values()), default=0)
         if longest > self.max_lengths[-1]:
             raise PlanError(
@@ -202,6 +208,12 @@ class Plan:
         for feature in self.schema.features:
             if feature.name not in self.statistics:
                 raise PlanError(f"statistics of feature '{feature.name}' are missing")
+            low, high = self.statistics[feature.name].low, self.statistics[feature.name].high
+            if feature.dtype == "int64" and not _is_integer_range(low, high):
+                raise PlanError(
+                    f"statistics of feature '{feature.name}': low {low} and high {high} are no "
+                    "range of integers of 64 bits"
+                )
 
     @property
     def widths(self) -> dict[str, int]:
@@ -237,11 +249,13 @@ class Plan:
             for max_length, rows in self.bucket_rows(split).items():
                 if rows:
                     size = rows * strides[max_length]
-                    counts[split, max_length] = max(1, -(-size // self.options.shard_size))
+                    counts[split, max_length] = min(rows, -(-size // self.options.shard_size))
         return counts
 
     def padding_fraction(self, split: str | None = None) -> float:
         """Padded slots over all slots, of one split or of all."""
+        if split is not None and split not in self.histograms:
+            raise PlanError(f"no split '{split}'; there are: {', '.join(sorted(self.histograms))}")
         slots = steps = 0
         for name in self.histograms if split is None else [split]:
             slots += sum(end * rows for end, rows in self.bucket_rows(name).items())
@@ -300,7 +314,7 @@ class Plan:
                     for name in statistics.members
                 },
             )
-        except PlanError as reason:
+        except (PlanError, SchemaError) as reason:
             if str(reason).startswith(str(path)):
                 raise
             raise fields.fail(str(reason)) from None
@@ -313,8 +327,7 @@ def check_max_lengths(max_lengths: tuple[int, ...], *, place: str) -> None:
     for previous, current in zip((0, *max_lengths), max_lengths, strict=False):
         if not previous < current <= MAX_LENGTH:
             raise PlanError(
-                f"{place}: {list(max_lengths)} must ascend within [1, {MAX_LENGTH}]; "
-                f"{current} follows {previous}"
+                f"{place} must ascend within [1, {MAX_LENGTH}]: {current} follows {previous}"
             )
 
 
@@ -326,9 +339,8 @@ def check_split_name(name: str) -> None:
 
 
 def _histogram(fields: Fields) -> dict[int, int]:
-    check_split_name(fields.place.rsplit(": ", 1)[-1])
     try:
-        histogram = {int(length): fields.integer(length) for length in fields.members}
+        histogram = _by_integer({length: fields.integer(length) for length in fields.members})
     except ValueError:
         raise fields.fail("must map lengths to rows") from None
     if histogram and not 0 < min(histogram) <= max(histogram) <= MAX_LENGTH:
@@ -336,9 +348,23 @@ def _histogram(fields: Fields) -> dict[int, int]:
     return histogram
 
 
-def _at_least(option: str, value: int | None, low: int) -> None:
+def _by_integer(counts: Mapping[str, int]) -> dict[int, int]:
+    """Counts by integer; ValueError for a name that is not how the integer is written."""
+    by_integer = {int(name): count for name, count in counts.items()}
+    if [str(value) for value in by_integer] != list(counts):
+        raise ValueError("not integers, or one of them twice")
+    return by_integer
+
+
+def _is_integer_range(low: float, high: float) -> bool:
+    return -_MAX_INT64 - 1 <= low <= high <= _MAX_INT64 and low % 1 == high % 1 == 0
+
+
+def _within(option: str, value: int | None, low: int, high: int) -> None:
     if value is not None and value < low:
         raise PlanError(f"--{option} is {value}; it must be at least {low}")
+    if value is not None and value > high:
+        raise PlanError(f"--{option} is {value}; it must be at most {high}")
 
 
 def _one_of(option: str, value: str, values: tuple[str, ...]) -> None:

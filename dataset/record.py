@@ -19,8 +19,10 @@ Source: protocol buffers' wire format (https://protobuf.dev/programming-guides/e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -70,7 +72,7 @@ class Field:
     @property
     def count(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def payload(self) -> slice:
@@ -85,7 +87,7 @@ class RecordLayout:
     Attributes:
         max_length: padded number of steps, T.
         fields: in the order in which they stand in the record.
-        template: the framed record with zero payload; the final CRC is zero too.
+        heads: for each field, the bytes between the payload of the one before and its own.
 
     Example:
         >>> from lengthwise.dataset.schema import Feature, Schema
@@ -97,17 +99,25 @@ class RecordLayout:
 
     max_length: int
     fields: tuple[Field, ...]
-    template: bytes
+    heads: tuple[bytes, ...]
 
     @property
     def stride(self) -> int:
         """Bytes of a framed record, and so from one record to the next."""
-        return len(self.template)
+        return self.fields[-1].payload.stop + FOOTER_BYTES
 
     @property
     def record_bytes(self) -> int:
         """Bytes of the `tf.train.Example` alone."""
         return self.stride - FRAME_BYTES
+
+    @cached_property
+    def template(self) -> bytes:
+        """The framed record with zero payload; the final CRC is zero too."""
+        template = bytearray()
+        for field, head in zip(self.fields, self.heads, strict=True):
+            template += head + bytes(field.count * field.width)
+        return bytes(template) + bytes(FOOTER_BYTES)
 
     def __getitem__(self, name: str) -> Field:
         for field in self.fields:
@@ -135,23 +145,21 @@ class RecordLayout:
             width = FLOAT_BYTES if feature.dtype == "float32" else widths[feature.name]
             shapes.append((feature.name, feature.dtype, _padded_shape(feature, max_length), width))
         shapes.sort(key=lambda item: item[0].encode())
-        total = sum(int(np.prod(shape, dtype=object)) * width for _, _, shape, width in shapes)
+        total = sum(_size(shape, width) for _, _, shape, width in shapes)
         if total > MAX_RECORD_BYTES:
             raise PlanError(
                 f"a record of {max_length} steps takes {total} bytes, more than "
                 f"{MAX_RECORD_BYTES}: give a smaller --max-length"
             )
-        entries = [_entry(name, dtype, shape, width) for name, dtype, shape, width in shapes]
-        features_size = sum(len(entry) for entry, _ in entries)
-        record_size = 1 + len(_varint(features_size)) + features_size
-        template = bytearray(frame_header(record_size))
-        template += _tag(1, _LENGTH_DELIMITED) + _varint(features_size)
-        fields = []
-        for (name, dtype, shape, width), (entry, payload) in zip(shapes, entries, strict=True):
-            fields.append(Field(name, dtype, shape, width, len(template) + payload))
-            template += entry
-        template += bytes(FOOTER_BYTES)
-        return cls(max_length, tuple(fields), bytes(template))
+        heads = [_head(name, dtype, _size(shape, width)) for name, dtype, shape, width in shapes]
+        features_size = total + sum(len(head) for head in heads)
+        features = _tag(1, _LENGTH_DELIMITED) + _varint(features_size)
+        heads[0] = frame_header(len(features) + features_size) + features + heads[0]
+        fields, end = [], 0
+        for (name, dtype, shape, width), head in zip(shapes, heads, strict=True):
+            fields.append(Field(name, dtype, shape, width, end + len(head)))
+            end = fields[-1].payload.stop
+        return cls(max_length, tuple(fields), tuple(heads))
 
     def decode_field(self, name: str, framed: np.ndarray) -> np.ndarray:
         """Reads the values of one feature of many records at once, without a parser.
@@ -234,9 +242,12 @@ def _padded_shape(feature: Feature, max_length: int) -> tuple[int, ...]:
     return (max_length, *feature.shape) if feature.sequence else feature.shape
 
 
-def _entry(name: str, dtype: str, shape: tuple[int, ...], width: int) -> tuple[bytes, int]:
-    """One entry of the feature map with zero payload, and where the payload starts in it."""
-    size = int(np.prod(shape, dtype=np.int64)) * width
+def _size(shape: tuple[int, ...], width: int) -> int:
+    return math.prod(shape) * width
+
+
+def _head(name: str, dtype: str, size: int) -> bytes:
+    """One entry of the feature map up to its payload of `size` bytes."""
     values = _tag(1, _LENGTH_DELIMITED) + _varint(size)
     value_list = _tag(
         _FLOAT_LIST if dtype == "float32" else _INT64_LIST, _LENGTH_DELIMITED
@@ -245,9 +256,7 @@ def _entry(name: str, dtype: str, shape: tuple[int, ...], width: int) -> tuple[b
     value_size = len(value_list) + len(values) + size
     head = _tag(1, _LENGTH_DELIMITED) + _varint(len(key)) + key
     head += _tag(2, _LENGTH_DELIMITED) + _varint(value_size) + value_list + values
-    entry_size = len(head) + size
-    start = _tag(1, _LENGTH_DELIMITED) + _varint(entry_size) + head
-    return start + bytes(size), len(start)
+    return _tag(1, _LENGTH_DELIMITED) + _varint(len(head) + size) + head
 
 
 def _tag(number: int, wire_type: int) -> bytes:

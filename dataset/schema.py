@@ -148,7 +148,7 @@ class Schema:
                 for column in columns
                 if _is_list(column.type) and column.name not in (*labels, *contexts)
             ]
-            if not any(_is_list(columns.field(n).type) for n in labels if n in columns.names):
+            if not any(_is_list(column.type) for column in columns if column.name in labels):
                 _require(
                     bool(sequences),
                     f"{place}: no column is a list, so there is no sequence; "
@@ -201,7 +201,8 @@ class Schema:
         """Reads what `to_json` wrote.
 
         Raises:
-            SchemaError: not a schema, or one that cannot be stored.
+            LengthwiseError: the error of `items` where one is malformed or cannot be stored,
+                SchemaError where they cannot be the features of one dataset.
         """
         features = []
         for fields in items:

@@ -127,8 +127,12 @@ def read_records(path: str | os.PathLike[str], *, max_bytes: int = 1 << 31) -> I
             if masked_crc32c(header[:8]) != length_crc:
                 raise CorruptDataError(f"{place}: checksum of the record's length does not match")
             remaining -= HEADER_BYTES + length + FOOTER_BYTES
-            if remaining < 0 or length > max_bytes:
+            if remaining < 0:
                 raise CorruptDataError(f"{place}: {length} bytes are more than the file has")
+            if length > max_bytes:
+                raise CorruptDataError(
+                    f"{place}: {length} bytes are more than a record may have ({max_bytes})"
+                )
             data = file.read(length)
             if struct.unpack("<I", file.read(FOOTER_BYTES))[0] != masked_crc32c(data):
                 raise CorruptDataError(f"{place}: checksum of the data does not match")

@@ -17,10 +17,10 @@ KERNELS = ("auto", "keras")
 class MaskedBiLSTM(keras.layers.Layer):
     """Bidirectional LSTM in which a masked step does not exist.
 
-    State is carried over a masked step, the output there is 0, and neither output nor gradient depends
-    on what a masked step holds, be it NaN. Masks may be right, left or interior; a row without any real
-    step gives zeros. Real steps are moved to the left before the LSTM and its outputs back afterwards,
-    and no length is below 1, so cuDNN accepts every mask too.
+    State is carried over a masked step, the output there is 0, and neither output nor gradient
+    depends on what a masked step holds, be it NaN. Masks may be right, left or interior; a row
+    without any real step gives zeros. Real steps are moved to the left before the LSTM and its
+    outputs back afterwards, and no length is below 1, so cuDNN accepts every mask too.
 
     The six weights have the order and shapes of
     `keras.layers.Bidirectional(keras.layers.LSTM(units)).get_weights()`.
@@ -29,18 +29,20 @@ class MaskedBiLSTM(keras.layers.Layer):
         units: size of the state of each direction.
         return_sequences: give the output of every step, not the last one of each direction.
         return_state: give the last states too.
-        merge_mode: how the outputs of both directions are joined: "concat", "sum", "mul", "ave", or None
-            for a pair.
-        kernel: what computes the recurrence: "keras" (Keras's own LSTM), or "auto" for the best available.
+        merge_mode: how the outputs of both directions are joined: "concat", "sum", "mul", "ave",
+            or None for a pair.
+        kernel: what computes the recurrence: "keras" (Keras's own LSTM), or "auto" for the best
+            available.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
         inputs: (B, T, D) float.
-        mask: (B, T) bool, integer or float, non-zero at real steps; Keras's implicit mask by default.
+        mask: (B, T) bool, integer or float, non-zero at real steps; Keras's implicit mask by
+            default.
 
     Returns:
-        (B, 2·units), or (B, T, 2·units) with `return_sequences` (units only unless concatenated); with
-        `return_state` a tuple of it and four (B, units): forward h, c, backward h, c.
+        (B, 2·units), or (B, T, 2·units) with `return_sequences` (units only unless concatenated);
+        with `return_state` a tuple of it and four (B, units): forward h, c, backward h, c.
 
     Raises:
         ValueError: for a `units`, `merge_mode` or `kernel` that does not exist.
@@ -92,7 +94,7 @@ class MaskedBiLSTM(keras.layers.Layer):
         moved = left_compaction(mask)
         inputs = zero_masked_steps(inputs, mask)
         inputs = tf.gather(inputs, moved.order, batch_dims=1)  # (B, T, D)
-        # An empty row runs over one zero step, because cuDNN takes no length of 0; its result is dropped.
+        # cuDNN takes no length of 0: an empty row runs over one zero step; its result is dropped.
         lengths = tf.maximum(moved.lengths, 1)
         outputs, states = self._run(inputs, tf.sequence_mask(lengths, tf.shape(mask)[1]), training)
 

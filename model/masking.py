@@ -1,4 +1,4 @@
-"""Masks over the steps of padded sequences: made from lengths, read in any dtype, compacted to the left."""
+"""Masks over padded sequences: made from lengths, read in any dtype, compacted to the left."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def zero_masked_steps(values: Any, mask: tf.Tensor) -> tf.Tensor:
         (B, T, D), with the dtype of `values`.
 
     Example:
-        >>> zero_masked_steps([[[2.0], [float("nan")]]], tf.constant([[True, False]])).numpy().tolist()
+        >>> values = [[[2.0], [float("nan")]]]
+        >>> zero_masked_steps(values, tf.constant([[True, False]])).numpy().tolist()
         [[[2.0], [0.0]]]
     """
     values = tf.convert_to_tensor(values)
@@ -82,8 +83,10 @@ def left_compaction(mask: tf.Tensor) -> LeftCompaction:
 
     Example:
         >>> moved = left_compaction(tf.constant([[False, True, True, False, True]]))
-        >>> moved.order.numpy().tolist(), moved.rank.numpy().tolist(), moved.lengths.numpy().tolist()
-        ([[1, 2, 4, 0, 3]], [[0, 0, 1, 1, 2]], [3])
+        >>> moved.order.numpy().tolist(), moved.rank.numpy().tolist()
+        ([[1, 2, 4, 0, 3]], [[0, 0, 1, 1, 2]])
+        >>> moved.lengths.numpy().tolist()
+        [3]
     """
     total_steps = tf.shape(mask)[1]
     step = tf.range(total_steps)

@@ -22,7 +22,8 @@ def feature_moments(
         max_steps: enough real steps; later batches are not read.
 
     Returns:
-        name -> mean (size,) and population variance (size,), float64; zeros and ones without values.
+        name -> mean (size,) and population variance (size,), float64; zeros and ones where there
+        are no values.
 
     Example:
         >>> batch = {"x": np.array([[1.0, 3.0, 99.0]]), "mask": np.array([[True, True, False]])}

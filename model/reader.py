@@ -17,7 +17,7 @@ from lengthwise.model.decoding import BatchDecoder
 from lengthwise.model.schedule import EpochSchedule, epoch_schedule, steps_per_epoch
 from lengthwise.model.shards import BucketRows, open_split
 
-# Gathering holds Python's lock most of the time, so more threads than this only wait for each other.
+# Gathering holds Python's lock most of the time: more threads would only wait for each other.
 _PARALLEL_BATCHES = 2
 _PREFETCHED_BATCHES = 8
 

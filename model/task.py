@@ -121,6 +121,12 @@ def _inputs(manifest: Manifest, config: TrainConfig, label: Feature) -> tuple[Fe
                 f"{', '.join(feature.name for feature in usable)}"
             )
     inputs = tuple(f for f in usable if config.inputs is None or f.name in config.inputs)
+    for feature in inputs:
+        if "/" in feature.name:
+            raise SchemaError(
+                f"{manifest.root}: '{feature.name}' cannot name an input: Keras takes no '/' in "
+                "names; rename the column, or choose other features with --input"
+            )
     if not any(feature.sequence for feature in inputs):
         raise SchemaError(
             f"{manifest.root}: to predict '{label.name}' the network needs a sequence feature; "

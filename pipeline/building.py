@@ -17,8 +17,9 @@ from lengthwise.pipeline.commit import claim_output, commit, release_output, tex
 from lengthwise.pipeline.exchange import ExchangeJob, exchange, written_shards
 from lengthwise.pipeline.ingest import IngestJob
 from lengthwise.pipeline.planning import FeatureNames, Findings, Input, ingest, open_input, plan_of
+from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
-from lengthwise.pipeline.staging import STAGING_NAME, Staging
+from lengthwise.pipeline.staging import STAGING_NAME, Staging, shard_report_path
 
 
 def build(
@@ -30,6 +31,7 @@ def build(
     plan: Plan | None = None,
     execution: Execution | None = None,
     batch_rows: int | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Builds a dataset, or takes up a build that was killed.
 
@@ -41,6 +43,7 @@ def build(
         plan: a plan made before of the same input.
         execution: where to run; None runs in this process.
         batch_rows: rows of a reading batch, None for about four MiB; never changes the result.
+        progress: what shows progress; None shows nothing.
 
     Returns:
         The manifest of the new dataset.
@@ -70,12 +73,12 @@ def build(
     staging = None
     try:
         staging = Staging(staging_folder, _identity(source, job))
-        findings = ingest(source, job, execution or Execution())
+        findings = ingest(source, job, execution or Execution(), progress)
         if plan is None:
             plan = plan_of(source.schema, wanted, findings)
         else:
             _require_fit(plan, plan_of(source.schema, wanted, findings))
-        manifest = _write(source, plan, job, findings, out, execution or Execution())
+        manifest = _write(source, plan, job, findings, out, execution or Execution(), progress)
     except (InputError, SchemaError, PlanError):
         # The input is at fault: running again would only meet the same fault.
         if staging is not None:
@@ -98,6 +101,7 @@ def _write(
     findings: Findings,
     out: Path,
     execution: Execution,
+    progress: Progress | None,
 ) -> Manifest:
     plan_text = plan.dumps()
     fingerprint = _fingerprint(source, plan_text)
@@ -112,7 +116,10 @@ def _write(
         fingerprint=fingerprint,
     )
     units = len(source.units)
-    run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
+    reports = shard_report_path(job.staging, fingerprint, ("", 0, 0)).parent
+    total = sum(plan.shard_counts().values())
+    with watched(progress, "writing shards", total, lambda: count_reports(reports)):
+        run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
     shards = written_shards(exchange_job)
     records = dict.fromkeys(job.splits, 0)
     for shard in shards:

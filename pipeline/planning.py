@@ -16,6 +16,7 @@ from lengthwise.dataset.plan import Plan, PlanOptions
 from lengthwise.dataset.schema import Schema
 from lengthwise.pipeline.accounts import Tally, fault_message, merge_tallies
 from lengthwise.pipeline.ingest import IngestJob, UnitReport, ingest_unit
+from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import ParquetFile, Unit, find_files, is_parquet, open_footer
 from lengthwise.pipeline.staging import read_reports, unit_report_path
@@ -127,6 +128,7 @@ def make_plan(
     names: FeatureNames,
     options: PlanOptions,
     execution: Execution | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Reads the input once and plans a dataset of it.
 
@@ -135,6 +137,7 @@ def make_plan(
         names: which columns are which.
         options: how to plan.
         execution: where to run; None runs in this process.
+        progress: what shows progress; None shows nothing.
 
     Raises:
         LengthwiseError: the input cannot be found or read, or its rows cannot be used.
@@ -142,11 +145,13 @@ def make_plan(
     source = open_input([os.fspath(path) for path in inputs], names)
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
-        findings = ingest(source, job, execution or Execution())
+        findings = ingest(source, job, execution or Execution(), progress)
     return plan_of(source.schema, options, findings)
 
 
-def ingest(source: Input, job: IngestJob, execution: Execution) -> Findings:
+def ingest(
+    source: Input, job: IngestJob, execution: Execution, progress: Progress | None = None
+) -> Findings:
     """Ingests all units that have no report yet, then merges the reports.
 
     Raises:
@@ -164,7 +169,9 @@ def ingest(source: Input, job: IngestJob, execution: Execution) -> Findings:
                 | "IngestUnit" >> beam.Map(ingest_unit, job)
             )
 
-        run_pipeline(construct, execution)
+        units = unit_report_path(job.staging, 0).parent
+        with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
+            run_pipeline(construct, execution)
     reports = unit_reports(job.staging, len(numbered))
     for report in reports:
         if report.error is not None:

@@ -33,6 +33,7 @@ from itertools import pairwise
 import numpy as np
 
 from lengthwise.dataset.errors import PlanError
+from lengthwise.dataset.plan import MAX_LENGTH, check_max_lengths
 from lengthwise.transforms.lengths import Histogram
 
 # `auto` stops adding buckets when one more saves less than this share of all slots …
@@ -129,19 +130,20 @@ def fixed_boundaries(histogram: Histogram, max_lengths: Sequence[int], align: in
         align: every max_length becomes a multiple of it.
 
     Raises:
-        PlanError: a row is longer than the last boundary.
+        PlanError: the boundaries do not ascend, or a row is longer than the last one.
 
     Example:
         >>> fixed_boundaries({2: 10, 9: 5}, [4, 8, 12])
         [4, 8, 12]
     """
-    _aligned(histogram, len(max_lengths) or 1, align)
+    check_max_lengths(tuple(max_lengths), place="--boundaries")
+    _aligned(histogram, len(max_lengths), align)
     boundaries = _ascending(_round_up(np.asarray(max_lengths, np.int64), align))
     longest = max(length for length, rows in histogram.items() if rows)
-    if not boundaries or longest > boundaries[-1]:
+    if longest > boundaries[-1]:
         raise PlanError(
             f"the longest row has {longest} steps, the last of --boundaries is "
-            f"{list(max_lengths)[-1:]}: add a boundary, or give --max-length and --overlong"
+            f"{max_lengths[-1]}: add a boundary, or give --max-length and --overlong"
         )
     return boundaries
 
@@ -161,12 +163,19 @@ def padding_fraction(histogram: Histogram, max_lengths: Sequence[int]) -> float:
         histogram: length -> rows, none longer than the last boundary.
         max_lengths: inclusive, ascending.
 
+    Raises:
+        PlanError: a row is longer than the last boundary.
+
     Example:
         >>> padding_fraction({2: 2, 4: 1}, [4])
         0.3333333333333333
     """
     lengths = np.fromiter(histogram, np.int64, len(histogram))
     rows = np.fromiter(histogram.values(), np.int64, len(histogram))
+    if len(lengths) and lengths.max() > max_lengths[-1]:
+        raise PlanError(
+            f"the longest row has {lengths.max()} steps, the last bucket ends at {max_lengths[-1]}"
+        )
     ends = np.asarray(max_lengths, np.int64)[np.searchsorted(max_lengths, lengths)]
     slots = int((ends * rows).sum())
     return (slots - int((lengths * rows).sum())) / slots if slots else 0.0
@@ -225,6 +234,11 @@ def _aligned(histogram: Histogram, num_buckets: int, align: int) -> tuple[np.nda
     """Distinct aligned lengths (n,) int64, ascending, and their rows (n,) int64."""
     if num_buckets < 1 or align < 1:
         raise PlanError(f"num_buckets and align must be at least 1, got {num_buckets} and {align}")
+    if max(max(histogram, default=0), align) > MAX_LENGTH:
+        raise PlanError(
+            f"lengths and align must be at most {MAX_LENGTH}, got {max(histogram, default=0)} "
+            f"and {align}"
+        )
     lengths = np.fromiter((length for length, rows in histogram.items() if rows), np.int64)
     rows = np.fromiter((rows for rows in histogram.values() if rows), np.int64)
     if lengths.size == 0:
@@ -300,7 +314,8 @@ def _round_up(lengths: np.ndarray, align: int) -> np.ndarray:
 def _rounded(spread: np.ndarray, lengths: np.ndarray, align: int) -> list[int]:
     """Real-valued boundaries as aligned integers; the last one holds the longest row."""
     # A boundary that floating point put a hair above an integer must not move to the next one.
-    ends = _round_up(np.ceil(np.asarray(spread, np.float64) - 1e-9).astype(np.int64), align)
+    spread = np.asarray(spread, np.float64) * (1 - 1e-12)
+    ends = _round_up(np.ceil(spread).astype(np.int64), align)
     ends[-1] = lengths[-1]
     return _ascending(np.clip(ends, align, lengths[-1]))
 

@@ -53,13 +53,9 @@ def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
         elif field.name == MASK:
             framed[:, field.payload] = batch.mask
         else:
-            values = batch.features.get(field.name)
-            if values is None or values.shape != (len(batch), *field.shape):
-                raise SchemaError(
-                    f"feature '{field.name}': the layout asks for {(len(batch), *field.shape)}, "
-                    f"the batch has {None if values is None else values.shape}"
-                )
-            _put_values(framed, field, values)
+            if field.name not in batch.features:
+                raise SchemaError(f"feature '{field.name}' is in the layout, but not in the batch")
+            _put_values(framed, field, batch.features[field.name])
     seal_frames(framed)
     return framed
 
@@ -74,6 +70,10 @@ def encode_rows(rows: RaggedRows, schema: Schema, layout: RecordLayout) -> np.nd
 
     Returns:
         (n, layout.stride) uint8, framed records.
+
+    Raises:
+        InputError: a row is longer than `layout.max_length`.
+        SchemaError: values of a feature have another shape or type than the layout says.
     """
     framed = _blank(len(rows), layout)
     slots = slot_mask(rows.lengths, layout.max_length)
@@ -166,29 +166,39 @@ def _blank(n: int, layout: RecordLayout) -> np.ndarray:
 
 def _put_values(framed: np.ndarray, field: Field, values: np.ndarray) -> None:
     """Writes (n, *field.shape) values into their places."""
+    _check_values(values, field, (len(framed), *field.shape))
     flat = np.ascontiguousarray(values).reshape(len(framed), field.count)
     out = framed[:, field.payload]
     if field.dtype == "float32":
         out[...] = flat.astype("<f4", copy=False).view(np.uint8)
     else:
-        _check_width(flat, field)
         encode_varints(flat, field.width, out)
 
 
 def _put_steps(framed: np.ndarray, field: Field, values: np.ndarray, slots: np.ndarray) -> None:
     """Writes (N, *shape) steps into their slots."""
+    _check_values(values, field, (np.count_nonzero(slots), *field.shape[1:]))
     if field.dtype == "float32":
         encoded = values.astype("<f4", copy=False)
     else:
-        _check_width(values, field)
-        flat = values.reshape(len(values), -1)
-        encoded = np.empty((len(values), flat.shape[1] * field.width), np.uint8)
-        encode_varints(flat, field.width, encoded)
+        count = field.count // field.shape[0]
+        encoded = np.empty((len(values), count * field.width), np.uint8)
+        encode_varints(values.reshape(len(values), count), field.width, encoded)
     place_steps(encoded, slots, framed, offset=field.offset)
 
 
-def _check_width(values: np.ndarray, field: Field) -> None:
-    if values.size and varint_width(int(values.min()), int(values.max())) > field.width:
+def _check_values(values: np.ndarray, field: Field, shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise SchemaError(
+            f"feature '{field.name}': the layout asks for {shape}, the rows have {values.shape}"
+        )
+    if field.dtype != "int64" or values.size == 0:
+        return
+    if values.dtype.kind not in "biu":
+        raise SchemaError(
+            f"feature '{field.name}': the layout asks for integers, the rows have {values.dtype}"
+        )
+    if varint_width(int(values.min()), int(values.max())) > field.width:
         raise SchemaError(
             f"feature '{field.name}': a value of [{values.min()}, {values.max()}] is outside the "
             f"range in the plan; plan again with this input"

@@ -87,8 +87,9 @@ def _column(feature: Feature) -> str:
 def _pack_observed(rows: RaggedRows, offsets: np.ndarray) -> pa.Array:
     if rows.observed is None:
         return pa.nulls(len(rows), pa.large_binary())
-    partial = np.add.reduceat(~rows.observed, offsets[:-1]) > 0 if len(rows) else np.zeros(0, bool)
-    partial &= rows.lengths > 0
+    # Counted from running totals: rows without steps are allowed, wherever they stand.
+    unseen = np.concatenate(([0], np.cumsum(~rows.observed)))
+    partial = unseen[offsets[1:]] > unseen[offsets[:-1]]
     all_ = _binary(offsets, pa.py_buffer(rows.observed.view(np.uint8)))
     positions = np.where(partial, np.arange(len(rows)), -1)
     return all_.take(pa.array(positions, mask=~partial))

@@ -23,12 +23,22 @@ def slot_mask(lengths: np.ndarray, max_length: int) -> np.ndarray:
     Returns:
         (n, T) bool.
 
+    Raises:
+        InputError: a length is negative or above T.
+
     Example:
         >>> slot_mask(np.array([1, 2]), 2)
         array([[ True, False],
                [ True,  True]])
     """
-    # Rows of a triangle: cheaper than comparing every slot with its row's length.
+    lengths = np.asarray(lengths)
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= max_length:
+        raise InputError(
+            f"lengths must lie within [0, {max_length}], found {lengths.min()} to {lengths.max()}"
+        )
+    if len(lengths) < max_length:
+        return np.arange(max_length) < lengths[:, None]
+    # Rows of a triangle: cheaper than comparing every slot, once there are as many rows as slots.
     triangle = np.tri(max_length + 1, max_length, -1, dtype=np.bool_)
     return triangle[lengths]
 
@@ -60,22 +70,17 @@ def pad_rows(
                [3, 0, 0]])
     """
     lengths = np.asarray(lengths)
-    if len(lengths) and (lengths.max() > max_length or lengths.min() < 0):
-        raise InputError(f"lengths must lie within [0, {max_length}], found {lengths.max()}")
+    slots = slot_mask(lengths, max_length)
     if lengths.sum() != len(values):
         raise InputError(
             f"the lengths add up to {lengths.sum()}, but there are {len(values)} steps"
         )
-    if len(lengths) == 0:
-        return np.empty((0, max_length, *values.shape[1:]), values.dtype)
     padded = np.full((len(lengths), max_length, *values.shape[1:]), value, values.dtype)
-    place_steps(values, slot_mask(lengths, max_length), padded)
+    place_steps(values, slots, padded)
     return padded
 
 
-def place_steps(
-    values: np.ndarray, slots: np.ndarray, out: np.ndarray, *, offset: int = 0
-) -> None:
+def place_steps(values: np.ndarray, slots: np.ndarray, out: np.ndarray, *, offset: int = 0) -> None:
     """Writes steps into their slots; other slots stay as they are.
 
     Args:
@@ -84,6 +89,8 @@ def place_steps(
         out: (n, …), C-contiguous; the T slots of a row stand one after another in it.
         offset: bytes from the start of a row of `out` to its first slot.
     """
+    if len(values) == 0:
+        return
     # A step is moved as one opaque value, whatever its shape.
     width = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
     step = np.dtype((np.void, width))

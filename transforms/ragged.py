@@ -150,7 +150,10 @@ def ragged_rows(
         >>> rows.values["tokens"], [REASONS[fault] for fault in faults]
         (array([1, 2, 3]), ['', 'null sequence', ''])
     """
-    batch = single_batch(batch)
+    for feature in schema.features:
+        _check_column(batch.schema, feature)
+    # Columns that are not asked for may be too large to be one batch.
+    batch = single_batch(batch.select(list(schema.names)))
     if storage is None:
         storage = storage_dtypes(schema, [batch.schema])
     faults = _null_faults(batch, schema)
@@ -179,13 +182,20 @@ def usable_rows(batch: pa.RecordBatch | pa.Table, schema: Schema) -> RaggedRows:
 
 
 def single_batch(table: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
-    """A table as one record batch."""
+    """A table as one record batch.
+
+    Raises:
+        InputError: a column is too large for that.
+    """
     if isinstance(table, pa.RecordBatch):
         return table
     batches = table.combine_chunks().to_batches()
-    if batches:
-        return batches[0]
-    return pa.RecordBatch.from_pylist([], schema=table.schema)
+    if len(batches) > 1:
+        raise InputError(
+            f"a table of {table.num_rows} rows does not fit into one batch: give its batches one "
+            "by one"
+        )
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def _leaf_dtype(type_: pa.DataType) -> np.dtype:
@@ -206,12 +216,11 @@ def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
     faults = np.zeros(batch.num_rows, np.uint8)
     lengths = None
     for feature in schema.features:
-        if feature.name not in batch.schema.names:
-            raise SchemaError(f"no column '{feature.name}' in the input")
         column = batch.column(feature.name)
-        _check_type(column.type, feature)
         if not feature.sequence:
-            faults[_null_contexts(column, feature)] = NULL_CONTEXT
+            _, null = _leaf(column)
+            if null is not None:
+                faults[null] = NULL_CONTEXT
             continue
         if column.null_count:
             faults[column.is_null().to_numpy(zero_copy_only=False)] = NULL_SEQUENCE
@@ -223,28 +232,32 @@ def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
     return faults
 
 
-def _check_type(type_: pa.DataType, feature: Feature) -> None:
+def _check_column(columns: pa.Schema, feature: Feature) -> None:
+    if columns.names.count(feature.name) != 1:
+        found = "more than one" if feature.name in columns.names else "no"
+        raise SchemaError(f"{found} column '{feature.name}' in the input")
+    type_ = columns.field(feature.name).type
     found = feature_from_arrow(pa.field(feature.name, type_), label=feature.label, place="input")
     if found != feature:
         raise SchemaError(f"column '{feature.name}' is {type_}, the plan says {feature.describe()}")
 
 
-def _null_contexts(column: pa.Array, feature: Feature) -> np.ndarray:
-    """(n,) bool: the value, or an element of it, is null."""
-    null = column.is_null().to_numpy(zero_copy_only=False)
-    leaf, valid = _leaf(column), None
-    if leaf.null_count:
-        valid = leaf.is_valid().to_numpy(zero_copy_only=False).reshape(len(column), feature.size)
-        null = null | ~valid.all(axis=1)
-    return null
+def _leaf(items: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
+    """The innermost values of (n,) nested fixed-size lists, and which items hold a null.
 
-
-def _leaf(column: pa.Array) -> pa.Array:
-    """The innermost values of an array of (nested) fixed-size lists, nulls kept in place."""
-    while pa.types.is_fixed_size_list(column.type):
-        size = column.type.list_size
-        column = column.values.slice(column.offset * size, len(column) * size)
-    return column
+    Returns:
+        (n * size,) values, nulls kept in place; (n,) bool, True where the item, a list in it or a
+        value of it is null, None where nothing is.
+    """
+    n, missing = len(items), None
+    while True:
+        if items.null_count:
+            null = items.is_null().to_numpy(zero_copy_only=False).reshape(n, -1).any(axis=1)
+            missing = null if missing is None else missing | null
+        if not pa.types.is_fixed_size_list(items.type):
+            return items, missing
+        size = items.type.list_size
+        items = items.values.slice(items.offset * size, len(items) * size)
 
 
 def _values_of(
@@ -286,13 +299,8 @@ def _numbers(
 ) -> tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]:
     """Values (n, *shape), observed (n,) bool or None for all, and fault -> positions (m,)."""
     n = len(steps)
-    missing = None
-    if steps.null_count:
-        missing = steps.is_null().to_numpy(zero_copy_only=False)
-    leaf = _leaf(steps)
+    leaf, missing = _leaf(steps)
     if leaf.null_count:
-        null = leaf.is_null().to_numpy(zero_copy_only=False).reshape(n, feature.size).any(axis=1)
-        missing = null if missing is None else missing | null
         leaf = leaf.fill_null(False if pa.types.is_boolean(leaf.type) else 0)
     source = leaf.to_numpy(zero_copy_only=False)
     bad: dict[int, np.ndarray] = {}
@@ -311,7 +319,7 @@ def _numbers(
         flat = source.astype(dtype, copy=False)
         if source.dtype == np.uint64 and (source > np.uint64(2**63 - 1)).any():
             large = (source > np.uint64(2**63 - 1)).reshape(n, feature.size).any(axis=1)
-            bad[OUT_OF_RANGE] = np.flatnonzero(large)
+            bad[OUT_OF_RANGE] = np.flatnonzero(large if missing is None else large & ~missing)
     if missing is not None and missing_is_bad and missing.any():
         bad[NULL_CONTEXT] = np.flatnonzero(missing)
     observed = None if missing is None or not missing.any() else ~missing

@@ -16,6 +16,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lengthwise.dataset.errors import PlanError
+from lengthwise.dataset.plan import MAX_SPLITS
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -38,7 +41,9 @@ def row_keys(seed: int, file: str, first_row: int, rows: int) -> np.ndarray:
         >>> row_keys(0, "a.parquet", 1, 1) == row_keys(0, "a.parquet", 0, 2)[1:]
         array([ True])
     """
-    digest = hashlib.blake2b(f"{seed}\0{file}".encode(), digest_size=8).digest()
+    # Names of files are bytes, and need not be UTF-8.
+    text = f"{seed}\0{file}".encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
     base = np.uint64(int.from_bytes(digest, "little"))
     numbers = np.arange(first_row + 1, first_row + rows + 1, dtype=np.uint64)
     return _mix(base + numbers * _GAMMA)
@@ -54,11 +59,16 @@ def assign_splits(keys: np.ndarray, fractions: Mapping[str, float]) -> np.ndarra
     Returns:
         (n,) uint8, positions in `fractions`.
 
+    Raises:
+        PlanError: more than 256 splits.
+
     Example:
         >>> splits = assign_splits(row_keys(0, "a", 0, 1000), {"train": 0.9, "val": 0.1})
         >>> int((splits == 1).sum())
         97
     """
+    if len(fractions) > MAX_SPLITS:
+        raise PlanError(f"{len(fractions)} splits are more than {MAX_SPLITS}: name fewer")
     # Mixed again: the key itself orders rows within a split, and must not depend on the split.
     uniform = (_mix(keys ^ _SPLIT_SALT) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     ends = np.cumsum(list(fractions.values()))[:-1]

@@ -5,6 +5,9 @@ row is summed by itself in double precision, and the sums of rows are added *exa
 in units of the smallest double: addition of integers is associative, so any order and any grouping
 gives the same bits.
 
+The variance is the mean square less the squared mean. Of its 16 digits it loses two for each factor
+of ten by which the mean exceeds the deviation: subtract an offset from timestamps beforehand.
+
 Source: the idea of an exact accumulator is from U. Kulisch, "Very fast and exact accumulation of
 products", Computing 91 (2011).
 """

@@ -57,6 +57,8 @@ def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> W
     try:
         with open(temporary, "wb", buffering=0) as file:
             for block in blocks:
+                if len(block) == 0:
+                    continue
                 data = memoryview(block).cast("B")
                 _write_all(file.fileno(), data)
                 crc = crc32c.crc32c(data, crc)

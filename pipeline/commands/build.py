@@ -57,6 +57,7 @@ def command(
     from lengthwise.dataset.plan import Plan
     from lengthwise.pipeline.building import build
     from lengthwise.pipeline.commands.tables import bucket_table, console, split_table
+    from lengthwise.pipeline.progress import ConsoleProgress
     from lengthwise.pipeline.runners import Execution
 
     (*inputs, out), beam_args = split_beam_args(paths)
@@ -73,11 +74,18 @@ def command(
             option = given[0].replace("_", "-")
             raise UsageError(f"--{option} is in the plan already; leave it out, or plan again")
         plan = Plan.load(plan_path)
-        manifest = build(inputs, out, plan=plan, execution=execution, batch_rows=batch_rows)
+        planning: dict[str, Any] = {"plan": plan}
     else:
         names, options = names_and_options(values)
+        planning = {"names": names, "options": options}
+    with ConsoleProgress() as progress:
         manifest = build(
-            inputs, out, names=names, options=options, execution=execution, batch_rows=batch_rows
+            inputs,
+            out,
+            **planning,
+            execution=execution,
+            batch_rows=batch_rows,
+            progress=progress,
         )
     printed = console()
     printed.print(bucket_table(Plan.load(manifest.root / "plan.json")))

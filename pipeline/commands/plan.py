@@ -42,6 +42,7 @@ def command(
     from lengthwise.dataset.errors import OutputError
     from lengthwise.pipeline.commands.tables import bucket_table, console
     from lengthwise.pipeline.planning import curve_of, make_plan
+    from lengthwise.pipeline.progress import ConsoleProgress
     from lengthwise.pipeline.runners import Execution
     from lengthwise.transforms.writing import write_text
 
@@ -50,9 +51,11 @@ def command(
     folder = Path(output).absolute().parent
     if not folder.is_dir():
         raise OutputError(f"{output}: the folder {folder} does not exist")
-    plan = make_plan(
-        paths, names=names, options=options, execution=Execution(runner, workers, beam_args)
-    )
+    execution = Execution(runner, workers, beam_args)
+    with ConsoleProgress() as progress:
+        plan = make_plan(
+            paths, names=names, options=options, execution=execution, progress=progress
+        )
     try:
         write_text(output, plan.dumps())
     except OSError as reason:

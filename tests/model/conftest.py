@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +37,7 @@ FRAMES = Schema(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rows() -> Callable[..., list[dict[str, Any]]]:
     """Rows of the schema `FRAMES`; a step's frames tell its speaker, with noise."""
 
@@ -64,19 +60,29 @@ def make_rows() -> Callable[..., list[dict[str, Any]]]:
     return make
 
 
-@pytest.fixture
-def write_dataset(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[..., Path]:
     """Writes rows as a dataset folder and returns its path."""
 
     def write(
+        root: Path,
         splits: Mapping[str, Sequence[Row]],
         *,
         schema: Schema = FRAMES,
         max_lengths: Sequence[int] = (4, 8, 12),
         shard_records: int = 7,
-        name: str = "dataset",
     ) -> Path:
-        return _write(tmp_path / name, splits, schema, tuple(max_lengths), shard_records)
+        return _write(root, splits, schema, tuple(max_lengths), shard_records)
+
+    return write
+
+
+@pytest.fixture
+def write_dataset(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., Path]:
+    """Like `write_rows`, into a folder of the test."""
+
+    def write(splits: Mapping[str, Sequence[Row]], *, name: str = "dataset", **options: Any):
+        return write_rows(tmp_path / name, splits, **options)
 
     return write
 

@@ -159,7 +159,7 @@ def test_takes_the_implicit_mask_of_an_embedding():
 @pytest.mark.parametrize("return_state", [False, True])
 @pytest.mark.parametrize("merge_mode", ["concat", None])
 def test_only_sequences_carry_the_mask_on(merge_mode, return_state, return_sequences):
-    layer, oracle = layer_and_oracle(
+    layer, _ = layer_and_oracle(
         merge_mode=merge_mode, return_state=return_state, return_sequences=return_sequences
     )
     inputs = tf.constant(steps_like(MIXED_MASK))
