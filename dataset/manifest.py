@@ -301,7 +301,9 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
             raise bucket.fail("stride or offsets do not follow from the schema")
     for shard, item in zip(manifest.shards, fields.objects("shards"), strict=True):
         if shard.split not in manifest.accounts or shard.max_length not in layouts:
-            raise item.fail(f"split '{shard.split}' or bucket {shard.max_length} does not exist")
+            raise item.fail(
+                f"split {shard.split[:80]!r} or bucket {shard.max_length} does not exist"
+            )
         if shard.index >= shard.count:
             raise item.fail(f"index {shard.index} is not below the count {shard.count}")
         if item.text("name") != shard.name:

@@ -148,12 +148,11 @@ class Schema:
                 for column in columns
                 if _is_list(column.type) and column.name not in (*labels, *contexts)
             ]
-            if not any(_is_list(column.type) for column in columns if column.name in labels):
-                _require(
-                    bool(sequences),
-                    f"{place}: no column is a list, so there is no sequence; "
-                    f"columns are: {', '.join(columns.names)}",
-                )
+            _require(
+                any(_is_list(column.type) for column in columns),
+                f"{place}: no column is a list, so there is no sequence; "
+                f"columns are: {', '.join(columns.names)}",
+            )
         asked = [*sequences, *labels, *contexts]
         for name in asked:
             _require(

@@ -69,7 +69,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     named.add(manifest.data_folder / PLAN_NAME)
     for folder in sorted(manifest.root.glob(data_folder_name("*"))):
         for stray in sorted(folder.rglob("*")):
-            if stray not in named and not stray.is_dir():
+            if stray not in named and (stray.is_symlink() or not stray.is_dir()):
                 yield f"{stray}: is not named by the manifest"
 
 

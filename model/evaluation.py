@@ -55,7 +55,7 @@ make one with `lengthwise train`
     )
     model = run.load_model(checkpoint)
     data = read_dataset(
-        manifest.root, split, batch_size=batch_size_of(run.config), shuffle=False, label=run.label
+        manifest, split, batch_size=batch_size_of(run.config), shuffle=False, label=run.label
     )
 
     @tf.function(reduce_retracing=True)

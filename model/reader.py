@@ -50,7 +50,7 @@ class ReadOptions:
 
 
 def read_dataset(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Manifest,
     split: str = "train",
     *,
     batch_size: int | TokenBudget = 64,
@@ -77,7 +77,7 @@ def read_dataset(
     has one bucket only.
 
     Args:
-        path: the dataset folder.
+        path: the dataset folder; or its manifest, which a newer build cannot change meanwhile.
         split: name of the split.
         batch_size: rows of a batch per replica, or a `TokenBudget`.
         shuffle: False reads buckets and rows in their order on disk.
@@ -124,7 +124,7 @@ missing); make one with `lengthwise build`
         label=label,
         integrity=integrity,
     )
-    manifest = Manifest.load(path)
+    manifest = path if isinstance(path, Manifest) else Manifest.load(path)
     buckets = open_split(manifest, split, integrity=integrity)
     decoder = BatchDecoder(manifest.schema, label=label)
     return _to_dataset(_Batches(buckets, options), decoder, options)

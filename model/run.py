@@ -85,6 +85,7 @@ class Run:
             )
         for name in (METRICS_NAME, HISTORY_NAME, *(f"{which}.keras" for which in CHECKPOINTS)):
             (self.path / name).unlink(missing_ok=True)
+            (self.path / f".{name}").unlink(missing_ok=True)
         document = {**self._to_json(), "versions": _versions()}
         replace_text(self.path / CONFIG_NAME, to_json(document))
 
@@ -118,15 +119,21 @@ missing); make one with `lengthwise train`
             fingerprint=fields.text("dataset_fingerprint"),
         )
 
-    def save_model(self, model: keras.Model, which: str) -> None:
+    def save_model(self, model: Any, which: str) -> None:
         """Writes a checkpoint; a reader finds the old one or the new one, whole."""
         path = self.checkpoint(which)
         temporary = path.with_name(f".{path.name}")
         model.save(temporary)
         os.replace(temporary, path)
 
-    def load_model(self, which: str) -> keras.Model:
+    def load_model(self, which: str) -> Any:
         """Reads a checkpoint.
+
+        Args:
+            which: "best" or "last".
+
+        Returns:
+            The `keras.Model`, not compiled.
 
         Raises:
             CorruptDataError: it is missing or cannot be read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import BinaryIO
 import crc32c
 import numpy as np
 
-from lengthwise.dataset import CorruptDataError, Manifest, RecordLayout, Shard, UsageError
+from lengthwise.dataset import (
+    CorruptDataError,
+    InputError,
+    Manifest,
+    RecordLayout,
+    Shard,
+    UsageError,
+)
 
 INTEGRITY = ("first", "never")
 _BLOCK_BYTES = 1 << 20
@@ -69,10 +77,12 @@ def open_split(manifest: Manifest, split: str, *, integrity: str = "first") -> l
     Raises:
         ManifestError: there is no such split.
         CorruptDataError: a file is missing, or is not what the manifest says.
+        InputError: the system does not allow so many open files.
         UsageError: an unknown `integrity`.
     """
     if integrity not in INTEGRITY:
         raise UsageError(f"integrity must be one of {', '.join(INTEGRITY)}, not {integrity!r}")
+    _allow_open_files(len(manifest.shards_of(split)))
     buckets = []
     for max_length, layout in manifest.layouts.items():
         shards = [s for s in manifest.shards_of(split, max_length) if s.records]
@@ -101,6 +111,11 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, check_crc: bo
                 _checked.add(identity)
             matrix = np.memmap(file, np.uint8, mode="r", shape=(shard.records, layout.stride))
     except OSError as reason:
+        if reason.errno == errno.EMFILE:
+            raise InputError(
+                f"{path}: too many open files, one for each shard: allow more with `ulimit -n`, or "
+                "build again with a larger --shard-size"
+            ) from None
         raise CorruptDataError(
             f"{path}: cannot be read ({reason.strerror or reason}); build the dataset again"
         ) from None
@@ -116,3 +131,18 @@ def _check_crc(path: Path, file: BinaryIO, shard: Shard) -> None:
             f"{path}: CRC32C is {crc:08x}, the manifest says {shard.crc32c:08x}; "
             "`lengthwise verify` names the record, `lengthwise build` makes it anew"
         )
+
+
+def _allow_open_files(shards: int) -> None:
+    """Raises the soft limit of open files where it is too low: each map keeps its file open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A job may read several splits, and the same one more than once.
+    wanted = 4 * shards + 256
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

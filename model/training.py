@@ -110,7 +110,10 @@ missing); make one with `lengthwise build`
     validation_data = None
     if validation_split is not None:
         validation_data = _read(manifest, task, config, validation_split, shuffle=False)
-    model = build_classifier(_network_inputs(manifest, task, config), len(task.classes), config)
+    # Any, because Keras's arguments have no types, and a checker guesses them from their defaults.
+    model: Any = build_classifier(
+        _network_inputs(manifest, task, config), len(task.classes), config
+    )
     compile_classifier(model, config)
 
     run.create()
@@ -134,7 +137,7 @@ missing); make one with `lengthwise build`
     return result
 
 
-def compile_classifier(model: keras.Model, config: TrainConfig) -> None:
+def compile_classifier(model: Any, config: TrainConfig) -> None:
     """Gives a classifier its optimizer, loss and metric."""
     model.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm),
@@ -143,6 +146,8 @@ def compile_classifier(model: keras.Model, config: TrainConfig) -> None:
         # XLA would compile anew for the length of each bucket.
         jit_compile=False,
     )
+    # Variables that a first step would make cost a second trace of it.
+    model.optimizer.build(model.trainable_variables)
 
 
 class _RunRecord(keras.callbacks.Callback):
@@ -210,7 +215,7 @@ def _read(
         return kept, tf.searchsorted(classes, label)
 
     data = read_dataset(
-        manifest.root,
+        manifest,
         split,
         batch_size=batch_size_of(config),
         seed=config.seed,
@@ -234,7 +239,7 @@ def _network_inputs(
     moments = {}
     if floats and config.normalize:
         batches = read_dataset(
-            manifest.root,
+            manifest,
             config.split,
             batch_size=TokenBudget(1 << 16),
             seed=config.seed,

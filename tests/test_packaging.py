@@ -169,26 +169,27 @@ def test_rooms_import_from_the_wheel_alone(installed, folder, wheel):
 
 
 def pins():
-    """Names that constraints.txt pins for this Python, each to one version."""
-    names = []
+    """Name -> the one version that constraints.txt allows for this Python."""
+    versions = {}
     for line in (REPOSITORY / "constraints.txt").read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
             requirement = Requirement(line)
             assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), line
             assert requirement.url is None, line
             if requirement.marker is None or requirement.marker.evaluate():
-                names.append(canonicalize_name(requirement.name))
-    assert sorted(names) == sorted(set(names))
-    return set(names)
+                name = canonicalize_name(requirement.name)
+                assert name not in versions, line
+                versions[name] = str(requirement.specifier).removeprefix("==")
+    return versions
 
 
-def requirements_of(distribution, extras):
-    """What a distribution asks for here, given the extras that it is asked for with."""
+def requirements_of(name, extras, version):
+    """What a package asks for here; nothing if it is not here in the version that is meant."""
     try:
-        lines = importlib.metadata.requires(distribution) or []
+        found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return []
-    return applicable(lines, extras)
+    return applicable(found.requires or [], extras) if found.version == version else []
 
 
 def applicable(lines, extras):
@@ -201,14 +202,15 @@ def applicable(lines, extras):
 
 
 def test_constraints_pin_every_package_that_gets_installed(wheel):
-    seen = set()
+    versions, seen = pins(), set()
     waiting = applicable(metadata(wheel).get_all("Requires-Dist", []), {"test"})
     while waiting:
         requirement = waiting.pop()
-        wanted = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        name = canonicalize_name(requirement.name)
+        wanted = (name, frozenset(requirement.extras))
         if wanted not in seen:
             seen.add(wanted)
-            waiting += requirements_of(*wanted)
-    names = {name for name, _ in seen}
-    assert {"tensorflow", "apache-beam", "pytest", "rich"} <= names
-    assert names - pins() == set()
+            assert name in versions, requirement
+            assert requirement.specifier.contains(versions[name]), requirement
+            waiting += requirements_of(*wanted, versions[name])
+    assert {"tensorflow", "apache-beam", "pytest", "rich"} <= {name for name, _ in seen}

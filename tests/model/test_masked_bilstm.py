@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -146,6 +148,26 @@ def test_batch_without_any_real_step_gives_zeros_and_finite_gradients():
     assert not any(gradient.any() for gradient in gradients)
 
 
+def test_what_reaches_the_lstm_is_what_cudnn_accepts(monkeypatch):
+    layer, _ = layer_and_oracle()
+    seen = []
+    run = layer._run
+    monkeypatch.setattr(layer, "_run", lambda x, mask, t: (seen.append(mask), run(x, mask, t))[1])
+    layer(steps_like(MIXED_MASK), mask=MIXED_MASK)
+    (mask,) = np.asarray(seen)
+    # Real steps on the left only, and at least one in each row.
+    np.testing.assert_array_equal(mask, np.sort(mask, axis=1)[:, ::-1])
+    np.testing.assert_array_equal(mask.sum(1), np.maximum(MIXED_MASK.sum(1), 1))
+
+
+def test_half_precision_keeps_its_dtype_and_masks():
+    layer = MaskedBiLSTM(UNITS, return_sequences=True, dtype="mixed_float16")
+    outputs = layer(steps_like(MIXED_MASK), mask=MIXED_MASK)
+    assert outputs.dtype == tf.float16
+    assert not np.asarray(outputs)[~MIXED_MASK].any()
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
 def test_takes_the_implicit_mask_of_an_embedding():
     layer, oracle = layer_and_oracle(return_sequences=True)
     tokens = np.array([[5, 0, 7, 0], [0, 0, 3, 4]])
@@ -206,7 +228,7 @@ def test_survives_saving_and_loading(tmp_path):
     outputs = MaskedBiLSTM(UNITS, merge_mode="sum", return_sequences=True)(inputs, mask=mask)
     model = keras.Model([inputs, mask], outputs)
     model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded: Any = keras.saving.load_model(tmp_path / "model.keras")
     batch = [steps_like(MIXED_MASK), MIXED_MASK]
     np.testing.assert_array_equal(loaded(batch), model(batch))
 

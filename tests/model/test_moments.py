@@ -46,10 +46,11 @@ def test_a_value_that_is_no_number_is_left_out(data):
 
 
 def test_reading_stops_when_there_are_enough_steps(data):
+    values, ages, mask = data
     seen = []
 
     def counted():
-        for batch in batches_of(*data, 4):
+        for batch in batches_of(values, ages, mask, 4):
             seen.append(int(batch["mask"].sum()))
             yield batch
 

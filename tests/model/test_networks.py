@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -92,11 +94,13 @@ def test_order_of_the_dict_and_other_features_do_not_matter(model):
 
 def test_survives_saving_and_loading(model, tmp_path):
     model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    loaded: Any = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(batch()), model(batch()))
 
 
-@pytest.mark.parametrize("name", ["logits", "bilstm_0", "logits_", "with space", "größe", "a.b", "row"])
+@pytest.mark.parametrize(
+    "name", ["logits", "bilstm_0", "logits_", "with space", "größe", "a.b", "row"]
+)
 def test_features_may_have_any_name(name, tmp_path):
     model = build_classifier(
         [NetworkInput(Feature(name, "float32"), mean=np.zeros(1), variance=np.ones(1))],
@@ -106,5 +110,5 @@ def test_features_may_have_any_name(name, tmp_path):
     features = {name: np.ones((1, 3), np.float32), "mask": np.ones((1, 3), bool)}
     expected = model(features)
     model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    loaded: Any = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(features), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,7 +103,7 @@ def test_same_seed_and_epoch_give_the_same_order():
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"epoch": 3}])
 def test_another_seed_or_epoch_gives_another_order(change):
-    base = {"seed": 5, "epoch": 2}
+    base: dict[str, Any] = {"seed": 5, "epoch": 2}
     one = batches_of(epoch_schedule([50, 20], [8, 4], **base), 1, 0)
     two = batches_of(epoch_schedule([50, 20], [8, 4], **{**base, **change}), 1, 0)
     assert one != two

@@ -1,0 +1,333 @@
+"""Training and evaluation, from a dataset folder to numbers that count each row once."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lengthwise.dataset import (
+    CorruptDataError,
+    Feature,
+    InputError,
+    LengthwiseError,
+    Manifest,
+    ManifestError,
+    OutputError,
+    Schema,
+    SchemaError,
+)
+from lengthwise.model import Run, TrainConfig, evaluate, read_dataset, train
+from lengthwise.model.progress import TrainingProgress
+from lengthwise.model.task import classification
+from lengthwise.model.training import compile_classifier
+
+# 50 rows in batches of 8: every bucket ends with a short batch.
+CONFIG = TrainConfig(inputs=("frames",), units=4, epochs=4, batch_size=8, learning_rate=0.05)
+# Weights that hardly move: what is measured while training is what is measured afterwards.
+STILL = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-9, dropout=0.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, make_rows, write_rows):
+    splits = {"train": make_rows(50), "val": make_rows(21, seed=1), "test": make_rows(30, seed=2)}
+    return write_rows(tmp_path_factory.mktemp("data") / "dataset", splits)
+
+
+@pytest.fixture(scope="module")
+def traces():
+    """Names of the steps that Keras traced while training `trained`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset, traces):
+    output = io.StringIO()
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+
+    def compile_and_count(model, config):
+        compile_classifier(model, config)
+        for name in ("train_step", "test_step"):
+            step = getattr(model, name)
+            # Keras calls a step from Python only to trace it.
+            setattr(model, name, lambda data, n=name, s=step: (traces.append(n), s(data))[1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lengthwise.model.training.compile_classifier", compile_and_count)
+        result = train(dataset, run_dir, CONFIG, console=Console(file=output, width=200))
+    return result, output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory, dataset):
+    return train(dataset, tmp_path_factory.mktemp("runs") / "run", STILL)
+
+
+@pytest.fixture
+def run_dir(trained):
+    return trained[0].run.path
+
+
+def rows_one_at_a_time(model, path, split, label="speaker"):
+    """Loss and hit of every row, each run alone and without padding."""
+    classes = classification(Manifest.load(path), CONFIG).classes.tolist()
+    for features, labels in read_dataset(path, split, shuffle=False).as_numpy_iterator():
+        for row, length in enumerate(features["length"]):
+            alone = {
+                "frames": features["frames"][row : row + 1, :length],
+                "mask": np.ones((1, length), bool),
+            }
+            logits = np.asarray(model(alone))[0].astype(np.float64)
+            index = classes.index(labels[row])
+            yield np.log(np.exp(logits - logits[index]).sum()), logits.argmax() == index
+
+
+def test_evaluation_is_the_mean_over_rows_run_alone(dataset, run_dir):
+    numbers = evaluate(run_dir, dataset, "test")
+    model = Run.load(run_dir).load_model("best")
+    losses, hits = zip(*rows_one_at_a_time(model, dataset, "test"), strict=True)
+    assert numbers["rows"] == len(losses) == Manifest.load(dataset).records("test")
+    assert numbers["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert numbers["accuracy"] == np.mean(hits)
+
+
+def test_validation_in_training_is_the_mean_over_rows_too(dataset, trained):
+    result, _ = trained
+    numbers = evaluate(result.run.path, dataset, "val", checkpoint="last")
+    assert result.history[-1]["val_loss"] == pytest.approx(numbers["loss"], rel=1e-5)
+    assert result.history[-1]["val_accuracy"] == pytest.approx(numbers["accuracy"], rel=1e-6)
+
+
+def test_training_loss_is_the_mean_over_rows_of_the_epoch(dataset, still):
+    numbers = evaluate(still.run.path, dataset, "train", checkpoint="last")
+    assert still.history[0]["loss"] == pytest.approx(numbers["loss"], rel=1e-5)
+    assert still.history[0]["accuracy"] == pytest.approx(numbers["accuracy"], rel=1e-6)
+
+
+def test_training_learns(dataset, trained):
+    result, _ = trained
+    losses = [row["loss"] for row in result.history]
+    assert losses[-1] < losses[0] / 2
+    assert evaluate(result.run.path, dataset, "test")["accuracy"] > 0.8
+
+
+def test_best_epoch_is_that_of_the_least_validation_loss(dataset, trained):
+    result, _ = trained
+    losses = [row["val_loss"] for row in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    numbers = evaluate(result.run.path, dataset, "val", checkpoint="best")
+    assert numbers["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_run_folder_explains_itself(dataset, trained):
+    result, _ = trained
+    folder = result.run.path
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras")
+    }
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["dataset_fingerprint"] == Manifest.load(dataset).fingerprint
+    assert config["config"]["units"] == 4
+    assert config["classes"] == [10, 11, 12]
+    assert set(config["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["best_epoch"] == result.best_epoch
+    assert (metrics["train_rows"], metrics["validation_rows"]) == (50, 21)
+    assert metrics["best"]["val_loss"] == result.best["val_loss"]
+    assert Run.load(folder) == result.run
+
+
+def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(trained):
+    result, output = trained
+    lines = output.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"epoch {i}/4" for i in (1, 2, 3, 4)]
+    assert f"loss {result.history[0]['loss']:.4f}  accuracy" in lines[0]
+
+
+def test_progress_is_a_bar_on_a_terminal():
+    output = io.StringIO()
+    console = Console(file=output, width=150, force_terminal=True)
+    with TrainingProgress(console, epochs=2, steps_per_epoch=3) as progress:
+        progress.on_epoch_begin(1)
+        progress.on_train_batch_end(0, {"accuracy": 0.5, "loss": 1.25})
+        progress.on_epoch_end(1, {"accuracy": 0.5, "loss": 1.25})
+    assert "epoch 2/2" in output.getvalue()
+    assert "loss 1.2500  accuracy 0.5000" in output.getvalue()
+    assert "1/6" in output.getvalue()
+
+
+def test_the_same_run_again_gives_the_same_weights(dataset, trained, tmp_path):
+    first, _ = trained
+    again = train(dataset, tmp_path / "again", CONFIG)
+    one, two = first.run.load_model("last"), again.run.load_model("last")
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_another_seed_gives_other_weights(trained, still):
+    one, two = (result.run.load_model("last") for result in (trained[0], still))
+    kernel = [model.get_layer("bilstm_0").get_weights()[0] for model in (one, two)]
+    assert not np.allclose(*kernel, atol=0.1)
+
+
+def test_all_features_enter_by_default_and_a_budget_bounds_batches(dataset, tmp_path):
+    config = TrainConfig(units=2, embedding_size=2, epochs=1, token_budget=40)
+    result = train(dataset, tmp_path / "run", config)
+    assert result.run.inputs.names == ("frames", "id", "token")
+    assert result.run.num_ids == {"id": 50, "token": 300}
+    assert evaluate(result.run.path, dataset, "test")["rows"] == 30
+
+
+def test_without_validation_split_the_training_loss_chooses(write_dataset, make_rows, tmp_path):
+    path = write_dataset({"train": make_rows(20)})
+    result = train(path, tmp_path / "run", TrainConfig(inputs=("frames",), units=2, epochs=2))
+    losses = [row["loss"] for row in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert "val_loss" not in result.history[0]
+
+
+def test_one_trace_serves_all_buckets(trained, traces):
+    assert sorted(traces) == ["test_step", "train_step"]
+
+
+def test_a_loss_that_is_no_number_stops_with_the_epoch(write_dataset, make_rows, tmp_path):
+    rows = make_rows(20)
+    rows[5]["frames"] = rows[5]["frames"] * np.float32(np.nan)
+    path = write_dataset({"train": rows})
+    with pytest.raises(LengthwiseError, match=r"^epoch 1: the loss is nan; look for NaN"):
+        train(path, tmp_path / "run", TrainConfig(inputs=("frames",), units=2, epochs=3))
+
+
+def test_the_same_run_may_start_again_in_its_folder(run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    (folder / ".last.keras").write_bytes(b"half")
+    Run.load(folder).create()
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_another_run_in_the_folder_is_kept(dataset, run_dir):
+    before = (run_dir / "best.keras").read_bytes()
+    with pytest.raises(OutputError, match="holds a run with other options"):
+        train(dataset, run_dir, TrainConfig(units=5))
+    assert (run_dir / "best.keras").read_bytes() == before
+
+
+def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
+    (tmp_path / "thesis.tex").write_text("a")
+    with pytest.raises(OutputError, match=r"holds 'thesis.tex' and is no run folder"):
+        train(dataset, tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_run_folder(dataset, tmp_path):
+    (tmp_path / "run").write_text("a")
+    with pytest.raises(OutputError, match="cannot be a run folder"):
+        train(dataset, tmp_path / "run", CONFIG)
+
+
+FLOAT_LABEL = Schema((Feature("x", "float32"), Feature("y", "float32", sequence=False, label=True)))
+STEP_LABEL = Schema((Feature("x", "float32"), Feature("y", "int64", label=True)))
+NO_LABEL = Schema((Feature("x", "float32"),))
+TWO_LABELS = Schema(
+    (
+        Feature("x", "float32"),
+        Feature("y", "int64", sequence=False, label=True),
+        Feature("z", "int64", sequence=False, label=True),
+    )
+)
+SIGNED_IDS = Schema((Feature("x", "int64"), Feature("y", "int64", sequence=False, label=True)))
+STEPS = np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("schema", "row", "message"),
+    [
+        (FLOAT_LABEL, {"x": STEPS, "y": 0.5}, "needs one integer per row, but the label is y: fl"),
+        (STEP_LABEL, {"x": STEPS, "y": [1, 2, 3]}, "but the label is y: int64 (steps,) label"),
+        (NO_LABEL, {"x": STEPS}, "the dataset has no label; name one to `lengthwise build`"),
+        (TWO_LABELS, {"x": STEPS, "y": 1, "z": 1}, "the labels y, z; choose with --label"),
+        (SIGNED_IDS, {"x": [-1, 2, 3], "y": 1}, "'x' has values from -1 to 3, which are no ids"),
+    ],
+)
+def test_datasets_that_do_not_fit_the_task_are_told_so(
+    write_dataset, tmp_path, schema, row, message
+):
+    path = write_dataset({"train": [row]}, schema=schema)
+    with pytest.raises(SchemaError) as error:
+        train(path, tmp_path / "run", TrainConfig())
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"label": "id"}, SchemaError, "no label 'id'; there are: speaker"),
+        ({"inputs": ("id",)}, SchemaError, "needs a sequence feature; name one with --input"),
+        ({"inputs": ("speaker",)}, SchemaError, "no feature 'speaker' to use as --input"),
+        ({"split": "dev"}, ManifestError, "no split 'dev'; there are: test, train, val"),
+        ({"validation_split": "dev"}, ManifestError, "no split 'dev'"),
+    ],
+)
+def test_options_that_do_not_fit_the_dataset_are_told_so(
+    dataset, tmp_path, options, error, message
+):
+    with pytest.raises(error, match=message):
+        train(dataset, tmp_path / "run", TrainConfig(**options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_plan_is_not_believed(write_dataset, make_rows, tmp_path):
+    path = write_dataset({"train": make_rows(5)})
+    plan = path / "plan.json"
+    plan.write_text(plan.read_text().replace('"10"', '"9"'))
+    with pytest.raises(CorruptDataError, match=r"plan.json: was changed after the build"):
+        train(path, tmp_path / "run", CONFIG)
+
+
+def test_evaluation_names_a_class_that_training_had_not(write_dataset, make_rows, run_dir):
+    rows = make_rows(5)
+    rows[2]["speaker"] = 99
+    path = write_dataset({"test": rows})
+    with pytest.raises(InputError, match="split 'test' has the label 99, which the model"):
+        evaluate(run_dir, path)
+
+
+def test_evaluation_names_a_feature_that_does_not_fit(write_dataset, run_dir):
+    path = write_dataset({"test": [{"x": STEPS, "y": 10}]}, schema=SIGNED_IDS)
+    with pytest.raises(SchemaError, match=r"takes frames: float32 .steps, 2., which here is miss"):
+        evaluate(run_dir, path)
+
+
+def test_evaluation_of_nothing_is_refused(write_dataset, make_rows, run_dir):
+    path = write_dataset({"train": make_rows(5), "test": []})
+    with pytest.raises(InputError, match="split 'test' has no rows to evaluate on"):
+        evaluate(run_dir, path)
+
+
+def test_a_damaged_checkpoint_is_named(dataset, run_dir, tmp_path):
+    run = Run.load(shutil.copytree(run_dir, tmp_path / "run"))
+    run.checkpoint("best").write_bytes(b"PK nothing")
+    with pytest.raises(CorruptDataError, match=r"best.keras: cannot be read"):
+        evaluate(run.path, dataset)
+    run.checkpoint("best").unlink()
+    with pytest.raises(CorruptDataError, match=r"best.keras: is missing"):
+        evaluate(run.path, dataset)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"format": "lengthwise-run"}'])
+def test_a_malformed_run_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ManifestError, match=r"config.json: "):
+        Run.load(tmp_path)
