@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import CPU_PER_ROW, Comparison, Side, compare, print_comparison
+from harness import CPU_PER_ROW, USER_PER_ROW, Comparison, Side, compare, print_comparison
 from process_usage import Task, call_task, pinned_to, run
 
 SEQUENCE = {"floats": "features", "ids": "tokens"}
@@ -57,8 +57,10 @@ class Contest:
         """The input; it stays in the folder for the next time."""
         path = self.folder / f"{self.kind}-{rows}.parquet"
         # In another process: what this one has in memory is counted to those that it starts.
-        arguments = {"path": str(path), "kind": self.kind, "count": rows}
-        run(call_task("ragged_data:ensure_file", rows=rows, **arguments))
+        task = call_task(
+            "ragged_data:ensure_file", rows=rows, path=str(path), kind=self.kind, count=rows
+        )
+        run(task)
         return path
 
     def output(self, side: str) -> Path:
@@ -124,8 +126,14 @@ def check_same_records(contest: Contest, max_lengths: str) -> None:
     """Raises RuntimeError unless both sides make the same records of the same rows."""
     run(contest.obvious(CHECKED_ROWS, max_lengths))
     run(contest.lengthwise(CHECKED_ROWS, "--strategy", "fixed", "--boundaries", max_lengths))
-    folders = {"one": str(contest.output("obvious")), "other": str(contest.output("lengthwise"))}
-    found = run(call_task("written_records:compare", rows=CHECKED_ROWS, **folders))
+    found = run(
+        call_task(
+            "written_records:compare",
+            rows=CHECKED_ROWS,
+            one=str(contest.output("obvious")),
+            other=str(contest.output("lengthwise")),
+        )
+    )
     if found.own["records"] != CHECKED_ROWS:
         raise RuntimeError(f"{found.own['records']} records were made of {CHECKED_ROWS} rows")
 
@@ -182,6 +190,7 @@ def main() -> None:
                 core=None if options.core < 0 else options.core,
             )
             print_comparison(comparison, title=f"build, {kind}")
+            print_comparison(comparison.by(USER_PER_ROW), title=f"build, {kind}, kernel left out")
             results[kind] = comparison.to_json()
         if options.json:
             options.json.write_text(json.dumps(results, indent=2) + "\n")

@@ -25,7 +25,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def _per_row(seconds: Callable[[Usage], float]) -> Callable[[Usage, Usage | None
 
 
 CPU_PER_ROW = Metric("CPU µs per row", _per_row(lambda usage: usage.cpu_seconds))
+USER_PER_ROW = Metric("user CPU µs per row", _per_row(lambda usage: usage.user_seconds))
 WALL_PER_ROW = Metric("wall µs per row", _per_row(lambda usage: usage.wall_seconds))
 
 
@@ -93,6 +94,10 @@ class Comparison:
         if self.metric.higher_is_better:
             return [value / baseline for value, baseline in pairs]
         return [baseline / value for value, baseline in pairs]
+
+    def by(self, metric: Metric) -> Comparison:
+        """The same runs, compared by something else."""
+        return replace(self, metric=metric)
 
     def to_json(self) -> dict[str, Any]:
         """Everything down to the single runs, and what they ran on."""
@@ -164,7 +169,9 @@ def print_comparison(comparison: Comparison, *, title: str | None = None) -> Non
         peak = statistics.median(large.peak_rss for large, _ in rounds)
         ratios = "" if side == comparison.baseline else spread(comparison.ratios(side))
         table.add_row(side, spread(comparison.values(side)), ratios, f"{peak / 2**20:,.0f} MiB")
-    Console().print(table)
+    console = Console()
+    # A log has no width of its own; rich would take 80 columns and fold the figures.
+    (console if console.is_terminal else Console(width=110)).print(table)
 
 
 def spread(values: Sequence[float]) -> str:

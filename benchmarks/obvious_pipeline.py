@@ -25,6 +25,13 @@ import tensorflow as tf
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 
+class ByBucket(beam.PartitionFn):
+    """Sends `(bucket, record)` to the bucket's own collection."""
+
+    def partition_for(self, element: tuple[int, bytes], num_partitions: int) -> int:
+        return element[0]
+
+
 def run(source: str, output: str, *, sequence: str, label: str, max_lengths: list[int]) -> None:
     """Runs the pipeline on this machine, in this process."""
 
@@ -38,7 +45,7 @@ def run(source: str, output: str, *, sequence: str, label: str, max_lengths: lis
             pipeline
             | "Read" >> beam.io.ReadFromParquet(source)
             | "ToExample" >> beam.Map(to_example)
-            | "ByBucket" >> beam.Partition(lambda item, _: item[0], len(max_lengths))
+            | "ByBucket" >> beam.Partition(ByBucket(), len(max_lengths))
         )
         for max_length, bucket in zip(max_lengths, _each(buckets), strict=True):
             _ = (

@@ -51,10 +51,15 @@ class Usage:
     """What one run of a task took, and in `own` what it reported itself."""
 
     rows: int
-    cpu_seconds: float
+    user_seconds: float
+    system_seconds: float
     wall_seconds: float
     peak_rss: int
     own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.user_seconds + self.system_seconds
 
 
 def call_task(function: str, *, rows: int, fresh: Sequence[Path] = (), **arguments: Any) -> Task:
@@ -95,7 +100,8 @@ def run(task: Task, *, environment: Mapping[str, str] = SINGLE_THREAD) -> Usage:
         raise RuntimeError(f"exit code {process.returncode} of {list(task.argv)}\n{printed}")
     return Usage(
         rows=task.rows,
-        cpu_seconds=sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        user_seconds=sum(usage.ru_utime for usage in usages),
+        system_seconds=sum(usage.ru_stime for usage in usages),
         wall_seconds=wall,
         peak_rss=max(usage.ru_maxrss for usage in usages) * _MAXRSS_BYTES,
         own=_last_object(printed),

@@ -63,8 +63,6 @@ def group(*, verbose: bool) -> None:
 
 def main() -> None:
     """The console script: runs a command, and prints one line where it cannot be done."""
-    from lengthwise.dataset.errors import LengthwiseError, UsageError
-
     try:
         group.main(standalone_mode=False, prog_name="lengthwise")
     except click.ClickException as error:
@@ -73,11 +71,13 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("lengthwise: stopped; the same command takes up where it was", err=True)
         sys.exit(130)
-    except UsageError as error:
-        click.echo(f"lengthwise: {error}", err=True)
-        sys.exit(2)
-    except LengthwiseError as error:
-        click.echo(f"lengthwise: {error}", err=True)
-        sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        # Imported only now: with its room it brings numpy and pyarrow, which `--help` never needs.
+        from lengthwise.dataset.errors import LengthwiseError, UsageError
+
+        if not isinstance(error, LengthwiseError):
+            raise
+        click.echo(f"lengthwise: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
