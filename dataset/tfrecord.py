@@ -83,7 +83,7 @@ def seal_frames(framed: np.ndarray) -> None:
     n, stride = framed.shape
     if n == 0:
         return
-    flat = memoryview(framed.reshape(-1))
+    flat = framed.reshape(-1).data
     crc = crc32c.crc32c
     end = stride - FOOTER_BYTES
     # One call a record is the fastest there is in Python: the checksum itself outweighs the loop.

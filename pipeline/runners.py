@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -69,4 +70,6 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
 
 def _worker_processes() -> environments.Environment:
     command = f"{shlex.quote(sys.executable)} -m lengthwise.pipeline.worker"
-    return environments.SubprocessSDKEnvironment.from_command_string(command)
+    # Beam's decorator hides the class's own methods from type checkers.
+    environment: Any = environments.SubprocessSDKEnvironment
+    return environment.from_command_string(command)

@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.basetemp = folder / "pytest"
     # The workers of pytest-xdist and the commands that tests start inherit it.
     os.environ["TMPDIR"] = str(folder)
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
     tempfile.tempdir = None
 
 

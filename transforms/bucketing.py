@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.dataset.plan import check_max_lengths
@@ -71,7 +72,7 @@ class BucketByLength(beam.PTransform):
             raise ValueError(f"overlong must be 'error' or 'drop', got {overlong!r}")
         self._options = (tuple(max_lengths), schema, overlong)
 
-    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+    def expand(self, input_or_inputs: beam.PCollection) -> PValue:
         return input_or_inputs | "SplitByBucket" >> beam.FlatMap(_split_batch, *self._options)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import SchemaError
 from lengthwise.dataset.record import Field, RecordLayout, encode_varints, varint_width
@@ -47,15 +48,11 @@ def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
                [  7,   0,   0,   0]])
     """
     framed = _blank(len(batch), layout)
+    values = {**batch.features, LENGTH: batch.length, MASK: batch.mask}
     for field in layout.fields:
-        if field.name == LENGTH:
-            _put_values(framed, field, batch.length)
-        elif field.name == MASK:
-            framed[:, field.payload] = batch.mask
-        else:
-            if field.name not in batch.features:
-                raise SchemaError(f"feature '{field.name}' is in the layout, but not in the batch")
-            _put_values(framed, field, batch.features[field.name])
+        if field.name not in values:
+            raise SchemaError(f"feature '{field.name}' is in the layout, but not in the batch")
+        _put_values(framed, field, values[field.name])
     seal_frames(framed)
     return framed
 
@@ -137,7 +134,7 @@ class EncodeExamples(beam.PTransform):
         self._schema = schema
         self._widths = None if widths is None else dict(widths)
 
-    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+    def expand(self, input_or_inputs: beam.PCollection) -> PValue:
         return input_or_inputs | "EncodeRecords" >> beam.Map(_encode, self._schema, self._widths)
 
 
@@ -177,7 +174,7 @@ def _put_values(framed: np.ndarray, field: Field, values: np.ndarray) -> None:
 
 def _put_steps(framed: np.ndarray, field: Field, values: np.ndarray, slots: np.ndarray) -> None:
     """Writes (N, *shape) steps into their slots."""
-    _check_values(values, field, (np.count_nonzero(slots), *field.shape[1:]))
+    _check_values(values, field, (int(np.count_nonzero(slots)), *field.shape[1:]))
     if field.dtype == "float32":
         encoded = values.astype("<f4", copy=False)
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.dataset.schema import Schema
@@ -165,7 +166,7 @@ class PadToBucket(beam.PTransform):
         super().__init__()
         self._schema = schema
 
-    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+    def expand(self, input_or_inputs: beam.PCollection) -> PValue:
         return input_or_inputs | "PadRows" >> beam.Map(_pad, self._schema)
 
 

@@ -322,5 +322,5 @@ def _numbers(
             bad[OUT_OF_RANGE] = np.flatnonzero(large if missing is None else large & ~missing)
     if missing is not None and missing_is_bad and missing.any():
         bad[NULL_CONTEXT] = np.flatnonzero(missing)
-    observed = None if missing is None or not missing.any() else ~missing
+    observed = None if missing is None or not missing.any() else np.logical_not(missing)
     return flat.reshape(n, *feature.shape), observed, bad

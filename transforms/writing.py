@@ -11,6 +11,7 @@ from pathlib import Path
 import apache_beam as beam
 import crc32c
 import numpy as np
+from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.manifest import shard_name
 
@@ -59,7 +60,7 @@ def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> W
             for block in blocks:
                 if len(block) == 0:
                     continue
-                data = memoryview(block).cast("B")
+                data = block.data.cast("B")
                 _write_all(file.fileno(), data)
                 crc = crc32c.crc32c(data, crc)
                 records += len(block)
@@ -131,7 +132,7 @@ class WriteTFRecords(beam.PTransform):
         self._folder = os.fspath(folder)
         self._num_shards = num_shards
 
-    def expand(self, input_or_inputs: beam.PCollection) -> beam.PCollection:
+    def expand(self, input_or_inputs: beam.PCollection) -> PValue:
         return (
             input_or_inputs
             | "ChooseShard" >> beam.Map(_keyed_by_shard, self._num_shards)
@@ -144,7 +145,7 @@ def _keyed_by_shard(
     element: tuple[int, np.ndarray], num_shards: int
 ) -> tuple[tuple[int, int], np.ndarray]:
     max_length, records = element
-    return (max_length, crc32c.crc32c(np.ascontiguousarray(records)) % num_shards), records
+    return (max_length, crc32c.crc32c(np.ascontiguousarray(records).data) % num_shards), records
 
 
 def _write_group(

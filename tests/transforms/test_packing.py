@@ -21,15 +21,13 @@ def assert_same(found, expected):
         assert array.dtype == values.dtype
     assert set(found.values) == set(expected.values)
     assert set(found.contexts) == set(expected.contexts)
-    steps = int(expected.lengths.sum())
-    for found_observed, expected_observed in ((found.observed, expected.observed),):
-        ones = np.ones(steps, bool)
-        np.testing.assert_array_equal(
-            ones if found_observed is None else found_observed,
-            ones if expected_observed is None else expected_observed,
-        )
+    np.testing.assert_array_equal(observed_of(found), observed_of(expected))
     keys = np.zeros(len(expected), np.uint64) if expected.keys is None else expected.keys
     np.testing.assert_array_equal(found.keys, keys)
+
+
+def observed_of(rows):
+    return np.ones(rows.lengths.sum(), bool) if rows.observed is None else rows.observed
 
 
 @given(st.data())
