@@ -195,20 +195,20 @@ def encode_varints(values: np.ndarray, width: int, out: np.ndarray) -> None:
     Args:
         values: (n, count) of any integer type, all within what `width` holds.
         width: bytes of each varint.
-        out: (n, count * width) uint8, written in place; may be a strided view.
+        out: (n, count * width) uint8, written in place; the bytes of a row are contiguous.
     """
     if width == 1:
         out[...] = values
         return
-    groups = np.empty((*values.shape, width), np.uint8)
+    groups = out.reshape(*values.shape, width)  # a view: the last axis of `out` is contiguous
     # Negative integers are sign-extended to 64 bits first, as the wire format asks.
     rest = values.astype(np.int64).view(np.uint64) if width > 4 else values.astype(np.uint32)
     for k in range(width - 1):
-        groups[..., k] = rest
+        low = rest.astype(np.uint8)
+        low |= 0x80
+        groups[..., k] = low
         rest >>= rest.dtype.type(7)
-    groups[..., : width - 1] |= 0x80
     groups[..., width - 1] = rest
-    out[...] = groups.reshape(out.shape)
 
 
 def decode_varints(payload: np.ndarray, width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ is (split, bucket, shard), so a bucket that holds most rows is spread over all w
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from lengthwise.transforms.writing import write_shard
 
 # Bytes of records that are encoded at once.
 _BLOCK_BYTES = 2 << 20
+# Units that are mapped at once: each takes a file descriptor.
+_MAPPED_UNITS = 128
 
 ShardKey = tuple[str, int, int]
 Slice = tuple[int, int, int]
@@ -139,10 +142,11 @@ def _rows_of(
     shard: ShardKey, references: list[tuple[int, list[Slice]]], count: int, job: ExchangeJob
 ) -> pa.RecordBatch | None:
     """All rows of a shard, in the order of units and chunks."""
-    pieces = []
-    for number, slices in references:
-        with pa.memory_map(str(unit_rows_path(job.staging, number))) as file:
-            reader = pa.ipc.open_file(file)
+    copied: list[pa.RecordBatch] = []
+    for first_unit in range(0, len(references), _MAPPED_UNITS):
+        pieces = []
+        for number, slices in references[first_unit : first_unit + _MAPPED_UNITS]:
+            reader = pa.ipc.open_file(_mapped(unit_rows_path(job.staging, number)))
             for chunk, first, end in slices:
                 piece = reader.get_batch(chunk).slice(first, end - first)
                 if count > 1:
@@ -150,4 +154,12 @@ def _rows_of(
                     piece = piece.take(pa.array(np.flatnonzero(mine)))
                 if piece.num_rows:
                     pieces.append(piece)
-    return pa.concat_batches(pieces) if pieces else None
+        if pieces:
+            copied.append(pa.concat_batches(pieces))
+    return pa.concat_batches(copied) if copied else None
+
+
+def _mapped(path: Path) -> pa.Buffer:
+    """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
+    with open(path, "rb") as file:
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -63,6 +63,8 @@ def group(*, verbose: bool) -> None:
 
 def main() -> None:
     """The console script: runs a command, and prints one line where it cannot be done."""
+    # Arrow's allocator keeps the memory of a batch for the next one; read when Arrow is imported.
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     try:
         group.main(standalone_mode=False, prog_name="lengthwise")
     except click.ClickException as error:

@@ -1,134 +1,146 @@
-"""Parquet input: files, globs and folders; a unit is a row group."""
+"""Parquet: a unit is a row group."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import crc32c
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.files import InputFile
+from lengthwise.pipeline.sources.locations import is_url, open_random
+from lengthwise.pipeline.sources.source import (
+    BATCH_BYTES,
+    SourceBatch,
+    SourceFile,
+    SourceFormat,
+    SourceOptions,
+    Unit,
+    one_line,
+    require_rows,
+)
+from lengthwise.pipeline.sources.steps import arrow_batch, arrow_columns
 
-SUFFIXES = (".parquet", ".pq")
-
-# Decoded bytes of a reading batch: small enough for the cache, large enough for numpy.
-_BATCH_BYTES = 4 << 20
 _BUFFER_BYTES = 1 << 20
+_MAX_FOOTER_BYTES = 1 << 28
+# Of a row, on average; a footer that says more is taken for nonsense before anything is allocated.
+_MAX_MEAN_ROW_BYTES = 1 << 30
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+
+# What pyarrow raises on files that are not what they say: also names that are not UTF-8.
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError)
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A row group of a file, the smallest piece of input that is read at once.
-
-    Attributes:
-        file: where it is.
-        row_group: its number in the file.
-        first_row: number of its first row in the file.
-        rows: how many.
-        nbytes: of its columns, decompressed.
-    """
-
-    file: InputFile
-    row_group: int
-    first_row: int
-    rows: int
-    nbytes: int
-
-    @property
-    def batch_rows(self) -> int:
-        """Rows that decode to about four MiB."""
-        return max(1, min(self.rows, _BATCH_BYTES * self.rows // max(1, self.nbytes)))
-
-
-@dataclass(frozen=True)
-class ParquetFile:
-    """What the footer of a file tells.
-
-    Attributes:
-        file: where it is.
-        columns: Arrow schema.
-        units: its row groups.
-        footer_crc32c: of the footer, which holds counts, sizes and ranges of all columns.
-    """
-
-    file: InputFile
-    columns: pa.Schema
-    units: tuple[Unit, ...]
-    footer_crc32c: int
-
-    @property
-    def rows(self) -> int:
-        return sum(unit.rows for unit in self.units)
-
-
-def open_footer(file: InputFile) -> ParquetFile:
+def open_parquet(file: InputFile, options: SourceOptions) -> SourceFile:
     """Reads the footer of a file.
 
     Raises:
         InputError: the file cannot be read or is no Parquet file.
     """
     try:
-        with open(file.path, "rb") as raw:
-            size = os.fstat(raw.fileno()).st_size
+        with open_random(file.path) as raw:
+            size = raw.size()
             raw.seek(max(0, size - 8))
             footer_bytes = int.from_bytes(raw.read(4), "little") + 8
-            raw.seek(max(0, size - footer_bytes))
+            if footer_bytes > min(size, _MAX_FOOTER_BYTES):
+                raise ValueError(f"its footer would have {footer_bytes} bytes")
+            raw.seek(size - footer_bytes)
             footer = raw.read()
-        with pq.ParquetFile(file.path) as parquet:
-            metadata, columns = parquet.metadata, parquet.schema_arrow
-    except (OSError, pa.ArrowException) as reason:
+            raw.seek(0)
+            with pq.ParquetFile(raw) as parquet:
+                metadata, columns = parquet.metadata, parquet.schema_arrow
+        units = _units(file, metadata)
+        columns = arrow_columns(columns, options)
+    except _UNREADABLE as reason:
         raise InputError(f"{file.path}: not a readable Parquet file: {one_line(reason)}") from None
-    units, first_row = [], 0
-    for row_group in range(metadata.num_row_groups):
-        group = metadata.row_group(row_group)
-        units.append(Unit(file, row_group, first_row, group.num_rows, group.total_byte_size))
+    return SourceFile(file, "parquet", columns, units, crc32c.crc32c(footer))
+
+
+def _units(file: InputFile, metadata: pq.FileMetaData) -> tuple[Unit, ...]:
+    units: list[Unit] = []
+    first_row = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows < 0 or group.total_byte_size < 0:
+            raise ValueError(f"row group {number} has a negative size")
+        units.append(
+            Unit(
+                file=file,
+                format="parquet",
+                first_row=first_row,
+                rows=group.num_rows,
+                nbytes=group.total_byte_size,
+                start=number,
+                stop=number + 1,
+            )
+        )
         first_row += group.num_rows
-    return ParquetFile(file, columns, tuple(units), crc32c.crc32c(footer))
+    return tuple(units)
 
 
-def read_unit(
-    unit: Unit, columns: Sequence[str], *, batch_rows: int | None = None
-) -> Iterator[pa.RecordBatch]:
+def read_parquet(
+    unit: Unit, columns: pa.Schema, options: SourceOptions, batch_rows: int | None
+) -> Iterator[SourceBatch]:
     """Decodes a row group in batches of bounded size.
 
     Args:
         unit: which row group.
-        columns: their names.
+        columns: their names; the types are those of the file.
+        options: how to read.
         batch_rows: rows of a batch; None takes about four MiB.
 
     Raises:
         InputError: names the file, the row group and the reason.
     """
+    row = unit.first_row
+    place = f"row group {unit.start}"
     try:
         # Pre-buffering would hold the whole row group, compressed, in memory.
         with pq.ParquetFile(
-            unit.file.path,
+            _source(unit.file.path),
             pre_buffer=False,
             buffer_size=_BUFFER_BYTES,
             page_checksum_verification=True,
         ) as parquet:
-            yield from parquet.iter_batches(
-                batch_size=batch_rows or unit.batch_rows,
-                row_groups=[unit.row_group],
-                columns=list(columns),
+            group = parquet.metadata.row_group(unit.start)
+            batches = parquet.iter_batches(
+                batch_size=batch_rows or _batch_rows(unit, group, columns.names),
+                row_groups=[unit.start],
+                columns=columns.names,
                 use_threads=False,
             )
-    except (OSError, pa.ArrowException) as reason:
-        raise InputError(
-            f"{unit.file.path}: row group {unit.row_group} cannot be read: {one_line(reason)}"
-        ) from None
+            for batch in batches:
+                yield arrow_batch(batch, columns.names, row, options)
+                row += batch.num_rows
+    except _UNREADABLE as reason:
+        raise InputError(f"{unit.file.path}: {place} cannot be read: {one_line(reason)}") from None
+    require_rows(unit, row - unit.first_row, place=place)
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a file in a folder is taken for input."""
-    return path.suffix in SUFFIXES and not path.name.startswith((".", "_"))
+def _source(path: str) -> str | pa.NativeFile:
+    return open_random(path) if is_url(path) else path
 
 
-def one_line(reason: Exception) -> str:
-    """The message of an exception, folded into one line of bounded length."""
-    return " ".join(str(reason).split())[:300]
+def _batch_rows(unit: Unit, group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
+    """Rows that decode to about four MiB."""
+    rows = group.num_rows
+    decoded = 0
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema.partition(".")[0] not in names:
+            continue
+        if chunk.num_values < rows or chunk.total_compressed_size < 0:
+            raise ValueError(f"{chunk.num_values} values of '{names[0]}' in {rows} rows")
+        # Dictionaries and runs make a column much smaller in the file than in memory.
+        values = chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)
+        decoded += max(values, chunk.total_uncompressed_size)
+    if decoded > max(1, rows) * _MAX_MEAN_ROW_BYTES:
+        raise ValueError(f"{decoded} bytes in {rows} rows are more than rows can have")
+    return max(1, min(rows, BATCH_BYTES * rows // max(1, decoded, unit.nbytes)))
+
+
+PARQUET = SourceFormat(open_parquet, read_parquet)

@@ -1,6 +1,7 @@
 """The strided record: any parser of `tf.train.Example` reads it, and so does plain slicing."""
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -165,7 +166,13 @@ def test_float_records_are_byte_equal_to_protobufs_own(max_length):
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9
-).filter(lambda name: name not in (LENGTH, MASK) and name.isprintable())
+).filter(str.isprintable)
+
+
+def is_ordered_alike_everywhere(items):
+    # Pure Python protobuf sorts "a" before "aa", as we do; upb, seen in 6.33, the other way round.
+    names = sorted([*(item[0] for item in items), LENGTH, MASK])
+    return not any(after.startswith(name) for name, after in pairwise(names))
 
 
 @given(
@@ -173,8 +180,7 @@ NAMES = st.text(
         st.tuples(NAMES, st.lists(st.integers(1, 4), max_size=2), st.booleans()),
         min_size=1,
         max_size=5,
-        unique_by=lambda item: item[0],
-    ),
+    ).filter(is_ordered_alike_everywhere),
     st.integers(1, 40),
 )
 def test_records_of_any_float_schema_are_byte_equal_to_protobufs_own(items, max_length):

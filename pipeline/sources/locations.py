@@ -1,0 +1,105 @@
+"""Where bytes are: a path on this machine, or a URL that a file system of pyarrow reaches.
+
+Paths are opened as plain files. URLs (`s3://`, `gs://`, `abfs://`, `hdfs://`, `file://`, …) go
+through `pyarrow.fs`, which needs no further library and reads byte ranges without downloading the
+rest. Its options are written behind the path, as in `s3://bucket/key?region=eu-west-1`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from lengthwise.dataset.errors import InputError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is reached through a file system of pyarrow.
+
+    Example:
+        >>> is_url("s3://bucket/rows.parquet"), is_url("rows.parquet")
+        (True, False)
+    """
+    return _URL.match(path) is not None
+
+
+def open_random(path: str, *, mapped: bool = False) -> pa.NativeFile:
+    """Opens a file for reads at any place.
+
+    Args:
+        path: a path or URL.
+        mapped: maps a local file into memory, so that reading copies nothing.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if is_url(path):
+        system, place = file_system(path)
+        return system.open_input_file(place)
+    return pa.memory_map(path, "r") if mapped else pa.OSFile(path, "rb")
+
+
+def status_of(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if is_url(path):
+        system, place = file_system(path)
+        info = system.get_file_info(place)
+        if info.size is None:
+            raise InputError(f"{path}: no such file")
+        return info.size, info.mtime_ns or 0
+    try:
+        status = os.stat(path)
+    except OSError as reason:
+        raise InputError(f"{path}: cannot be read: {reason.strerror}") from None
+    return status.st_size, status.st_mtime_ns
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it.
+
+    Raises:
+        InputError: no file system knows such a URL.
+    """
+    base, query = _split_query(url)
+    scheme, _, rest = base.partition("://")
+    host, slash, path = rest.partition("/")
+    try:
+        # One connection for each place, not for each file.
+        system, root = _connect(f"{scheme}://{host}{slash}{query}")
+    except (pa.ArrowException, ValueError, OSError, ImportError) as reason:
+        raise InputError(
+            f"{url}: cannot be reached: {' '.join(str(reason).split())[:300]}"
+        ) from None
+    return system, f"{root.rstrip('/')}/{path}" if path else root
+
+
+def in_file_system(url: str, path: str) -> str:
+    """The URL of a path that the file system of `url` has named."""
+    base, query = _split_query(url)
+    scheme, _, rest = base.partition("://")
+    host, slash, _ = rest.partition("/")
+    _, root = file_system(f"{scheme}://{host}{slash}{query}")
+    inner = path[len(root.rstrip("/")) :].lstrip("/")
+    return f"{scheme}://{host}/{inner}{query}"
+
+
+def _split_query(url: str) -> tuple[str, str]:
+    base, mark, query = url.partition("?")
+    return base, mark + query
+
+
+@functools.lru_cache(maxsize=16)
+def _connect(root: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    return fs.FileSystem.from_uri(root)
