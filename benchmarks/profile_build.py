@@ -28,7 +28,7 @@ from rich.table import Table
 
 # Stage -> the functions that it is made of, as the modules that call them name them.
 STAGES = {
-    "decode Parquet": ("pipeline.ingest:read_unit",),
+    "decode the input": ("pipeline.ingest:read_unit",),
     "row keys, splits, tallies": (
         "pipeline.ingest:row_keys",
         "pipeline.ingest:assign_splits",
@@ -113,7 +113,7 @@ def stages_timed() -> Iterator[Stopwatch]:
 
 def profile(kind: str, rows: int, folder: Path) -> tuple[dict[str, float], float]:
     """Builds twice; returns CPU seconds by stage and of the whole second build."""
-    from lengthwise.dataset.plan import PlanOptions
+    from lengthwise.dataset.options import PlanOptions
     from lengthwise.pipeline.building import build
     from lengthwise.pipeline.planning import FeatureNames
 

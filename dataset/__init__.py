@@ -11,7 +11,8 @@ from lengthwise.dataset.errors import (
     UsageError,
 )
 from lengthwise.dataset.manifest import Account, Manifest, Shard
-from lengthwise.dataset.plan import FeatureStatistics, Plan, PlanOptions
+from lengthwise.dataset.options import PlanOptions
+from lengthwise.dataset.plan import FeatureStatistics, Normalization, Plan
 from lengthwise.dataset.record import Field, RecordLayout
 from lengthwise.dataset.schema import Feature, Schema
 from lengthwise.dataset.verify import verify
@@ -26,6 +27,7 @@ __all__ = [
     "LengthwiseError",
     "Manifest",
     "ManifestError",
+    "Normalization",
     "OutputError",
     "Plan",
     "PlanError",

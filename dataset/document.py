@@ -136,6 +136,22 @@ class Fields:
                 )
         return values
 
+    def numbers(self, name: str) -> list[float]:
+        """A member that is a list of finite numbers."""
+        values = self.take(name, list)
+        for value in values:
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise self.fail(f"'{name}' must hold numbers, found {str(value)[:40]!r}")
+        return [float(value) for value in values]
+
+    def texts(self, name: str) -> list[str]:
+        """A member that is a list of strings."""
+        values = self.take(name, list)
+        for value in values:
+            if not isinstance(value, str):
+                raise self.fail(f"'{name}' must hold strings, found {str(value)[:40]!r}")
+        return values
+
     def counts(self, name: str) -> dict[str, int]:
         """A member that maps names to counts."""
         nested = self.nested(name)

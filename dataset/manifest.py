@@ -15,13 +15,15 @@ import crc32c
 
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.errors import ManifestError, PlanError, SchemaError
-from lengthwise.dataset.plan import MAX_LENGTH, check_max_lengths, check_split_name
+from lengthwise.dataset.options import MAX_LENGTH, check_max_lengths, check_split_name
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
 
 MANIFEST_NAME = "dataset.json"
 PLAN_NAME = "plan.json"
 REPORT_NAME = "report.html"
+VOCABULARY_FOLDER = "vocabulary"
+REJECTED_NAME = "rejected/part-00000.parquet"
 MANIFEST_FORMAT = "lengthwise-dataset"
 MANIFEST_VERSION = 1
 

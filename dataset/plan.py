@@ -2,124 +2,52 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.errors import PlanError, SchemaError
+from lengthwise.dataset.options import (
+    MAX_INT64,
+    MAX_LENGTH,
+    NORMALIZATIONS,
+    RESERVED_IDS,
+    PlanOptions,
+    check_max_lengths,
+    check_split_name,
+    one_of,
+)
 from lengthwise.dataset.record import RecordLayout, varint_width
-from lengthwise.dataset.schema import Schema
+from lengthwise.dataset.schema import NUMBERS, TOKENS, Schema
 
 PLAN_FORMAT = "lengthwise-plan"
 PLAN_VERSION = 1
 
-STRATEGIES = ("optimal", "quantile", "geometric", "width", "fixed")
-OVERLONG = ("error", "drop", "truncate_end", "truncate_start")
-EMPTY = ("drop", "error")
-MAX_LENGTH = 1 << 24
-MAX_SPLITS = 256
-_MAX_INT64 = 2**63 - 1
-
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """What the user decides; each option of the command line of the same name.
+class Normalization:
+    """Constants of a feature: y = (x - shift) * scale, or y = log(1 + x).
 
     Attributes:
-        num_buckets: how many buckets at most; None chooses from the curve of padding.
-        strategy: how the boundaries are found, one of `STRATEGIES`.
-        boundaries: the inclusive max_lengths themselves, for the strategy `fixed`.
-        align: max_lengths are rounded up to a multiple of this.
-        max_length: rows with more steps are overlong; None allows any length.
-        overlong: what becomes of overlong rows, one of `OVERLONG`.
-        empty: what becomes of rows without a step, `drop` or `error`.
-        splits: name -> fraction of the rows; the fractions add up to 1.
-        seed: of the row keys, which decide split, shard and order.
-        shard_size: bytes that a shard should take at most on average.
+        kind: one of `NORMALIZATIONS`.
+        shift, scale: one number for each value of a step.
     """
 
-    num_buckets: int | None = None
-    strategy: str = "optimal"
-    boundaries: tuple[int, ...] = ()
-    align: int = 8
-    max_length: int | None = None
-    overlong: str = "error"
-    empty: str = "drop"
-    splits: Mapping[str, float] = field(default_factory=lambda: {"train": 1.0})
-    seed: int = 0
-    shard_size: int = 64 << 20
-
-    def __post_init__(self) -> None:
-        _within("buckets", self.num_buckets, 1, MAX_LENGTH)
-        _within("align", self.align, 1, MAX_LENGTH)
-        _within("max-length", self.max_length, 1, MAX_LENGTH)
-        _within("shard-size", self.shard_size, 1, _MAX_INT64)
-        _within("seed", self.seed, 0, _MAX_INT64)
-        _one_of("strategy", self.strategy, STRATEGIES)
-        _one_of("overlong", self.overlong, OVERLONG)
-        _one_of("empty", self.empty, EMPTY)
-        if bool(self.boundaries) != (self.strategy == "fixed"):
-            raise PlanError("--boundaries and --strategy fixed go together: give both or neither")
-        if self.boundaries:
-            check_max_lengths(self.boundaries, place="--boundaries")
-        if not self.splits:
-            raise PlanError("no split: give at least one, as in train=0.9,val=0.1")
-        if len(self.splits) > MAX_SPLITS:
-            raise PlanError(f"{len(self.splits)} splits are more than {MAX_SPLITS}: name fewer")
-        for name, fraction in self.splits.items():
-            check_split_name(name)
-            if not 0 <= fraction <= 1:
-                raise PlanError(f"split '{name}': the fraction {fraction} is not within [0, 1]")
-        if not math.isclose(sum(self.splits.values()), 1.0, abs_tol=1e-9):
-            raise PlanError(
-                f"the fractions of the splits add up to {sum(self.splits.values()):g}, not to 1"
-            )
+    kind: str
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "num_buckets": self.num_buckets,
-            "strategy": self.strategy,
-            "boundaries": list(self.boundaries),
-            "align": self.align,
-            "max_length": self.max_length,
-            "overlong": self.overlong,
-            "empty": self.empty,
-            "splits": dict(self.splits),
-            "seed": self.seed,
-            "shard_size": self.shard_size,
-        }
+        return {"kind": self.kind, "shift": list(self.shift), "scale": list(self.scale)}
 
     @classmethod
-    def from_json(cls, fields: Fields) -> PlanOptions:
-        members = fields.members
-        try:
-            return cls(
-                num_buckets=None
-                if members.get("num_buckets") is None
-                else fields.integer("num_buckets"),
-                strategy=fields.text("strategy"),
-                boundaries=tuple(fields.integers("boundaries")),
-                align=fields.integer("align"),
-                max_length=None
-                if members.get("max_length") is None
-                else fields.integer("max_length"),
-                overlong=fields.text("overlong"),
-                empty=fields.text("empty"),
-                splits={
-                    name: fields.nested("splits").number(name)
-                    for name in fields.nested("splits").members
-                },
-                seed=fields.integer("seed"),
-                shard_size=fields.integer("shard_size"),
-            )
-        except PlanError as reason:
-            if str(reason).startswith(fields.place):
-                raise
-            raise fields.fail(str(reason)) from None
+    def from_json(cls, fields: Fields) -> Normalization:
+        kind = fields.text("kind")
+        one_of("normalize", kind, NORMALIZATIONS)
+        return cls(kind, tuple(fields.numbers("shift")), tuple(fields.numbers("scale")))
 
 
 @dataclass(frozen=True)
@@ -185,7 +113,12 @@ class Plan:
         max_lengths: inclusive padded length of each bucket, ascending. They may be edited by hand:
             the number of shards and the layout of the records follow from them.
         histograms: split -> {length: rows}, over the rows that will be written.
-        statistics: feature name -> statistics.
+        statistics: feature name -> statistics; of the ids where a feature was strings.
+        vocabularies: feature name -> its strings in the order of their ids; tokens begin with id
+            2, after padding and unknown, classes with 0.
+        normalizations: feature name -> constants, from observed steps of the training split.
+        means: float sequence -> mean of each value of a step, likewise; where missing steps are
+            filled by the mean.
     """
 
     schema: Schema
@@ -193,6 +126,9 @@ class Plan:
     max_lengths: tuple[int, ...]
     histograms: Mapping[str, Mapping[int, int]]
     statistics: Mapping[str, FeatureStatistics]
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    normalizations: Mapping[str, Normalization] = field(default_factory=dict)
+    means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_max_lengths(self.max_lengths, place="max_lengths")
@@ -205,6 +141,17 @@ class Plan:
                 f"{self.max_lengths[-1]}: plan again with --max-length {self.max_lengths[-1]} "
                 "and an --overlong policy"
             )
+        for feature in self.schema.strings:
+            if feature.name not in self.vocabularies:
+                raise PlanError(f"the vocabulary of feature '{feature.name}' is missing")
+            check_vocabulary(self.vocabularies[feature.name], place=f"feature '{feature.name}'")
+        for name, constants in self.normalizations.items():
+            size = self.schema[name].size
+            if not len(constants.shift) == len(constants.scale) == size:
+                raise PlanError(f"feature '{name}': {size} constants of normalisation are needed")
+        for name, means in self.means.items():
+            if len(means) != self.schema[name].size:
+                raise PlanError(f"feature '{name}': {self.schema[name].size} means are needed")
         for feature in self.schema.features:
             if feature.name not in self.statistics:
                 raise PlanError(f"statistics of feature '{feature.name}' are missing")
@@ -218,13 +165,19 @@ class Plan:
     @property
     def widths(self) -> dict[str, int]:
         """Varint bytes of every integer feature."""
-        return {
-            feature.name: varint_width(
-                int(self.statistics[feature.name].low), int(self.statistics[feature.name].high)
-            )
-            for feature in self.schema.features
-            if feature.dtype == "int64"
-        }
+        widths = {}
+        for feature in self.schema.features:
+            if feature.encoding != NUMBERS:
+                widths[feature.name] = varint_width(0, self.num_ids(feature.name) - 1)
+            elif feature.dtype == "int64":
+                found = self.statistics[feature.name]
+                widths[feature.name] = varint_width(int(found.low), int(found.high))
+        return widths
+
+    def num_ids(self, name: str) -> int:
+        """How many ids a feature of strings has, padding and unknown included."""
+        reserved = RESERVED_IDS if self.schema[name].encoding == TOKENS else 0
+        return reserved + len(self.vocabularies[name])
 
     def layout(self, max_length: int) -> RecordLayout:
         """The layout of the records of one bucket."""
@@ -278,6 +231,13 @@ class Plan:
                 }
                 for split in sorted(self.histograms)
             },
+            "vocabularies": {
+                name: list(self.vocabularies[name]) for name in sorted(self.vocabularies)
+            },
+            "normalizations": {
+                name: self.normalizations[name].to_json() for name in sorted(self.normalizations)
+            },
+            "means": {name: list(self.means[name]) for name in sorted(self.means)},
         }
 
     def dumps(self) -> str:
@@ -300,6 +260,9 @@ class Plan:
                 f"version {fields.integer('version')} of the plan is not known here; plan again"
             )
         statistics = fields.nested("statistics")
+        vocabularies = fields.nested("vocabularies")
+        normalizations = fields.nested("normalizations")
+        means = fields.nested("means")
         try:
             return cls(
                 schema=Schema.from_json(fields.objects("schema")),
@@ -313,6 +276,14 @@ class Plan:
                     name: FeatureStatistics.from_json(statistics.nested(name))
                     for name in statistics.members
                 },
+                vocabularies={
+                    name: tuple(vocabularies.texts(name)) for name in vocabularies.members
+                },
+                normalizations={
+                    name: Normalization.from_json(normalizations.nested(name))
+                    for name in normalizations.members
+                },
+                means={name: tuple(means.numbers(name)) for name in means.members},
             )
         except (PlanError, SchemaError) as reason:
             if str(reason).startswith(str(path)):
@@ -320,22 +291,12 @@ class Plan:
             raise fields.fail(str(reason)) from None
 
 
-def check_max_lengths(max_lengths: tuple[int, ...], *, place: str) -> None:
-    """Raises PlanError unless the boundaries are positive and ascend."""
-    if not max_lengths:
-        raise PlanError(f"{place}: there must be at least one bucket")
-    for previous, current in zip((0, *max_lengths), max_lengths, strict=False):
-        if not previous < current <= MAX_LENGTH:
-            raise PlanError(
-                f"{place} must ascend within [1, {MAX_LENGTH}]: {current} follows {previous}"
-            )
-
-
-def check_split_name(name: str) -> None:
-    """Raises PlanError unless the name can be a folder's on every file system."""
-    allowed = name.replace("_", "").replace("-", "")
-    if not (allowed.isascii() and allowed.isalnum() and len(name) <= 64 and name[0].isalnum()):
-        raise PlanError(f"{name!r} cannot name a split: use letters, digits, '-' and '_'")
+def check_vocabulary(strings: Sequence[str], *, place: str) -> None:
+    """Raises PlanError where a string stands twice."""
+    if len(set(strings)) != len(strings):
+        seen: set[str] = set()
+        twice = next(string for string in strings if string in seen or seen.add(string))
+        raise PlanError(f"{place}: {twice!r} stands in the vocabulary twice; keep one")
 
 
 def _histogram(fields: Fields) -> dict[int, int]:
@@ -357,16 +318,4 @@ def _by_integer(counts: Mapping[str, int]) -> dict[int, int]:
 
 
 def _is_integer_range(low: float, high: float) -> bool:
-    return -_MAX_INT64 - 1 <= low <= high <= _MAX_INT64 and low % 1 == high % 1 == 0
-
-
-def _within(option: str, value: int | None, low: int, high: int) -> None:
-    if value is not None and value < low:
-        raise PlanError(f"--{option} is {value}; it must be at least {low}")
-    if value is not None and value > high:
-        raise PlanError(f"--{option} is {value}; it must be at most {high}")
-
-
-def _one_of(option: str, value: str, values: tuple[str, ...]) -> None:
-    if value not in values:
-        raise PlanError(f"--{option} is {value!r}; it must be one of {', '.join(values)}")
+    return -MAX_INT64 - 1 <= low <= high <= MAX_INT64 and low % 1 == high % 1 == 0

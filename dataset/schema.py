@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,9 @@ MASK = "mask"
 RESERVED_SUFFIX = "__observed"
 
 DTYPES = ("float32", "int64")
+# What the values of a feature are: numbers as they are, ids of tokens (0 padding, 1 unknown), or
+# ids of classes (from 0).
+NUMBERS, TOKENS, CLASSES = "numbers", "tokens", "classes"
 MAX_STEP_VALUES = 1 << 24
 
 
@@ -32,10 +35,12 @@ class Feature:
         shape: of one step for a sequence feature, of the whole feature otherwise; `()` is a scalar.
         sequence: True where it has a value per step, False where it has one per row.
         label: True where it is what a model should predict.
+        encoding: `numbers`, or how strings became int64: `tokens`, the ids of a vocabulary (0 is
+            padding, 1 unknown), or `classes`, numbered from 0. The strings are in the plan.
 
     Example:
-        >>> Feature("frames", "float32", (12,), sequence=True)
-        Feature(name='frames', dtype='float32', shape=(12,), sequence=True, label=False)
+        >>> Feature("frames", "float32", (12,), sequence=True).describe()
+        'frames: float32 (steps, 12)'
     """
 
     name: str
@@ -43,6 +48,7 @@ class Feature:
     shape: tuple[int, ...] = ()
     sequence: bool = True
     label: bool = False
+    encoding: str = NUMBERS
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable():
@@ -55,6 +61,13 @@ class Feature:
             raise SchemaError(f"feature '{self.name}': dtype {self.dtype!r} is none of {DTYPES}")
         if any(size < 1 for size in self.shape) or self.size > MAX_STEP_VALUES:
             raise SchemaError(f"feature '{self.name}': shape {self.shape} cannot be stored")
+        if self.encoding not in (NUMBERS, TOKENS, CLASSES) or (
+            self.encoding != NUMBERS and self.dtype != "int64"
+        ):
+            raise SchemaError(
+                f"feature '{self.name}': the encoding {self.encoding!r} does not exist for "
+                f"{self.dtype}"
+            )
 
     @property
     def size(self) -> int:
@@ -65,7 +78,10 @@ class Feature:
         """For people: `frames: float32 (steps, 12)`."""
         axes = (["steps"] if self.sequence else []) + [str(size) for size in self.shape]
         shape = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})" if axes else "scalar"
-        return f"{self.name}: {self.dtype} {shape}{' label' if self.label else ''}"
+        words = [self.dtype, shape]
+        words += [self.encoding] if self.encoding != NUMBERS else []
+        words += ["label"] if self.label else []
+        return f"{self.name}: {' '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,16 @@ class Schema:
     def labels(self) -> tuple[Feature, ...]:
         """Features that a model should predict."""
         return tuple(feature for feature in self.features if feature.label)
+
+    @property
+    def strings(self) -> tuple[Feature, ...]:
+        """Features that are strings in the input and ids in the dataset."""
+        return tuple(feature for feature in self.features if feature.encoding != NUMBERS)
+
+    @property
+    def as_numbers(self) -> Schema:
+        """The same features once their strings are ids."""
+        return Schema(tuple(replace(feature, encoding=NUMBERS) for feature in self.features))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -191,6 +217,7 @@ class Schema:
                 "shape": list(feature.shape),
                 "sequence": feature.sequence,
                 "label": feature.label,
+                "encoding": feature.encoding,
             }
             for feature in self.features
         ]
@@ -213,6 +240,7 @@ class Schema:
                         shape=tuple(fields.integers("shape", low=1, high=MAX_STEP_VALUES)),
                         sequence=fields.take("sequence", bool),
                         label=fields.take("label", bool),
+                        encoding=fields.text("encoding"),
                     )
                 )
             except SchemaError as reason:
@@ -243,14 +271,26 @@ def feature_from_arrow(column: pa.Field, *, label: bool, place: str) -> Feature:
     while pa.types.is_fixed_size_list(type_):
         shape.append(type_.list_size)
         type_ = type_.value_type
+    encoding = NUMBERS
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
     if pa.types.is_floating(type_):
         dtype = "float32"
+    elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        dtype, encoding = "int64", CLASSES if label else TOKENS
     elif pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         dtype = "int64"
     else:
         raise SchemaError(_unfit(column, type_, place))
     try:
-        return Feature(column.name, dtype, tuple(shape), sequence=sequence, label=label)
+        return Feature(
+            column.name,
+            dtype,
+            tuple(shape),
+            sequence=sequence,
+            label=label,
+            encoding=encoding,
+        )
     except LengthwiseError as reason:
         raise SchemaError(f"{place}: {reason}") from None
 
@@ -259,4 +299,4 @@ def _unfit(column: pa.Field, type_: pa.DataType, place: str) -> str:
     where = f"{place}: column '{column.name}' is {column.type}"
     if _is_list(type_):
         return f"{where}: steps of varying size cannot be stored; use fixed_size_list for vectors"
-    return f"{where}: {type_} cannot be stored; give numbers or bools"
+    return f"{where}: {type_} cannot be stored; give numbers, bools or strings"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,25 @@ _NAMED_FAULTS = 5
 
 class UnbalancedError(LengthwiseError):
     """Rows were lost or doubled: a defect of Lengthwise, never of the data."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A faulty row.
+
+    Attributes:
+        path: of its file, now.
+        file: name of its file below the inputs' common folder.
+        row: its number in the file.
+        reason: what is wrong with it.
+        raw: the row as text, cut off where it is long.
+    """
+
+    path: str
+    file: str
+    row: int
+    reason: str
+    raw: str
 
 
 @dataclass
@@ -99,21 +119,23 @@ def merge_tallies(parts: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
     return merged
 
 
-def fault_message(tallies: Mapping[str, Tally], named: Sequence[tuple[str, int, str]]) -> str:
+def rejected_rows(tallies: Mapping[str, Tally]) -> dict[str, int]:
+    """Reason -> rejected rows of all splits, in the order of the reasons."""
+    reasons: Counter[str] = Counter()
+    for tally in tallies.values():
+        reasons.update(tally.rejected)
+    return dict(sorted(reasons.items()))
+
+
+def fault_message(reasons: Mapping[str, int], rejected: Sequence[Rejected]) -> str:
     """One line that says how many rows are faulty, why, and where the first ones are.
 
     Args:
-        tallies: of all splits.
-        named: (file, row, reason) of faulty rows, in order.
+        reasons: reason -> rows.
+        rejected: faulty rows, at least the first ones.
     """
-    reasons: dict[str, int] = {}
-    for tally in tallies.values():
-        for reason, rows in tally.rejected.items():
-            reasons[reason] = reasons.get(reason, 0) + rows
+    counts = ", ".join(f"{rows} × {reason}" for reason, rows in reasons.items())
+    named = [f"{row.path}: row {row.row}: {row.reason}" for row in rejected[:_NAMED_FAULTS]]
     total = sum(reasons.values())
-    counts = ", ".join(f"{rows} × {reason}" for reason, rows in sorted(reasons.items()))
-    places = "; ".join(
-        f"{file}: row {row}: {reason}" for file, row, reason in named[:_NAMED_FAULTS]
-    )
     more = f"; and {total - _NAMED_FAULTS} more" if total > _NAMED_FAULTS else ""
-    return f"{total} faulty row{'s' if total > 1 else ''} ({counts}): {places}{more}"
+    return f"{total} faulty row{'s' if total > 1 else ''} ({counts}): {'; '.join(named)}{more}"

@@ -5,21 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lengthwise.dataset.errors import InputError, PlanError, SchemaError
+from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError
 from lengthwise.dataset.manifest import MANIFEST_VERSION, Manifest, data_folder_name
-from lengthwise.dataset.plan import Plan, PlanOptions
+from lengthwise.dataset.options import PlanOptions
+from lengthwise.dataset.plan import Plan
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
 from lengthwise.pipeline.exchange import ExchangeJob, exchange, written_shards
 from lengthwise.pipeline.ingest import IngestJob
 from lengthwise.pipeline.planning import FeatureNames, Findings, Input, ingest, open_input, plan_of
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.sources import SourceOptions, status_of
 from lengthwise.pipeline.staging import STAGING_NAME, Staging, shard_report_path
+
+# Options that staged rows do not depend on.
+_LATER = frozenset(
+    ("num_buckets", "strategy", "boundaries", "align", "shard_size")
+    + ("vocab_size", "min_count", "max_rejected")
+)
 
 
 def build(
@@ -29,6 +38,8 @@ def build(
     names: FeatureNames | None = None,
     options: PlanOptions | None = None,
     plan: Plan | None = None,
+    vocabularies: Mapping[str, Sequence[str]] | None = None,
+    reading: SourceOptions | None = None,
     execution: Execution | None = None,
     batch_rows: int | None = None,
     progress: Progress | None = None,
@@ -36,11 +47,13 @@ def build(
     """Builds a dataset, or takes up a build that was killed.
 
     Args:
-        inputs: Parquet files, globs or folders; `SPLIT=PATH` puts rows into a given split.
+        inputs: files, globs, folders or URLs; `SPLIT=PATH` puts rows into a given split.
         out: the dataset folder. A dataset that is there stays whole until the new one is.
         names: which columns are sequences, labels and context; None takes all list columns.
         options: how to plan; not together with `plan`.
         plan: a plan made before of the same input.
+        vocabularies: feature -> its strings in the order of their ids; others are counted.
+        reading: how the files are read; None tells the format of each from the file.
         execution: where to run; None runs in this process.
         batch_rows: rows of a reading batch, None for about four MiB; never changes the result.
         progress: what shows progress; None shows nothing.
@@ -64,16 +77,22 @@ def build(
     inputs = [os.fspath(path) for path in inputs]
     if plan is not None and (options is not None or names is not None):
         raise PlanError("a plan holds the features and the options: give either it or them")
-    source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema)
+    source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema, reading)
     wanted = plan.options if plan is not None else options or PlanOptions()
     out = Path(os.path.abspath(out))
-    was_made = claim_output(out)
     staging_folder = out / STAGING_NAME
     job = source.job(wanted, staging_folder, batch_rows=batch_rows)
+    was_made = claim_output(out)
     staging = None
     try:
         staging = Staging(staging_folder, _identity(source, job))
-        findings = ingest(source, job, execution or Execution(), progress)
+        findings = ingest(
+            source,
+            job,
+            execution or Execution(),
+            given=vocabularies if plan is None else plan.vocabularies,
+            progress=progress,
+        )
         if plan is None:
             plan = plan_of(source.schema, wanted, findings)
         else:
@@ -106,11 +125,11 @@ def _write(
     plan_text = plan.dumps()
     fingerprint = _fingerprint(source, plan_text)
     data_folder = out / data_folder_name(fingerprint)
+    _require_space(out, plan)
     data_folder.mkdir(exist_ok=True)
     exchange_job = ExchangeJob(
         plan=plan,
         storage=job.storage,
-        splits=job.splits,
         staging=job.staging,
         data_folder=str(data_folder),
         fingerprint=fingerprint,
@@ -121,7 +140,7 @@ def _write(
     with watched(progress, "writing shards", total, lambda: count_reports(reports)):
         run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
     shards = written_shards(exchange_job)
-    records = dict.fromkeys(job.splits, 0)
+    records = dict.fromkeys(findings.tallies, 0)
     for shard in shards:
         records[shard.split] += shard.records
     manifest = Manifest(
@@ -133,40 +152,50 @@ def _write(
         max_lengths=plan.max_lengths,
         widths=plan.widths,
         shards=shards,
-        accounts={split: findings.tallies[split].account(records[split]) for split in job.splits},
+        accounts={
+            split: tally.account(records[split]) for split, tally in findings.tallies.items()
+        },
         plan_crc32c=text_crc32c(plan_text),
     )
-    commit(manifest, plan_text)
+    commit(manifest, plan, findings.rejected)
     return manifest
+
+
+def _require_space(out: Path, plan: Plan) -> None:
+    """Refuses before the first shard what cannot fit, as sizes are known to the byte."""
+    needed = sum(
+        rows * plan.layout(max_length).stride
+        for split in plan.histograms
+        for max_length, rows in plan.bucket_rows(split).items()
+    )
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise OutputError(
+            f"{out}: the shards take {needed:,} bytes, {free:,} are free; make room and run the "
+            "same command again, or plan more buckets or a smaller --max-length"
+        )
 
 
 def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
     """What staged rows depend on, so that no build takes up the rows of another."""
     files = []
     for file in source.files:
-        status = os.stat(file.file.path)
-        files.append([file.file.path, file.file.split, status.st_size, status.st_mtime_ns])
-    options = job.options
+        files.append([file.file.path, file.file.split, *status_of(file.file.path)])
     return {
         "version": metadata.version("lengthwise"),
         "schema": source.schema.to_json(),
         "storage": job.storage,
-        "options": [
-            options.seed,
-            sorted(options.splits.items()),
-            options.max_length,
-            options.overlong,
-            options.empty,
-        ],
+        "reading": source.reading.to_json(),
+        "options": {
+            name: value for name, value in job.options.to_json().items() if name not in _LATER
+        },
         "files": files,
     }
 
 
 def _fingerprint(source: Input, plan_text: str) -> str:
     """Names the build: the same input and options give the same, wherever the files are."""
-    inputs = [
-        [file.file.name, file.file.split, file.rows, file.footer_crc32c] for file in source.files
-    ]
+    inputs = [[file.file.name, file.file.split, file.rows, file.identity] for file in source.files]
     text = json.dumps([MANIFEST_VERSION, inputs, plan_text])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

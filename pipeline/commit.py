@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import crc32c
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lengthwise.dataset.document import read_document
 from lengthwise.dataset.errors import ManifestError, OutputError
@@ -14,13 +18,18 @@ from lengthwise.dataset.manifest import (
     MANIFEST_FORMAT,
     MANIFEST_NAME,
     PLAN_NAME,
+    REJECTED_NAME,
     REPORT_NAME,
+    VOCABULARY_FOLDER,
     Manifest,
     data_folder_name,
 )
+from lengthwise.dataset.plan import Plan
+from lengthwise.pipeline.accounts import Rejected
 from lengthwise.pipeline.report import render_report
 from lengthwise.pipeline.staging import STAGING_NAME
-from lengthwise.transforms.writing import sync_folder, write_text
+from lengthwise.transforms.vocabulary import vocabulary_text
+from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder, write_text
 
 
 def claim_output(out: Path) -> bool:
@@ -56,16 +65,19 @@ def release_output(out: Path, *, was_made: bool) -> None:
         out.rmdir()
 
 
-def commit(manifest: Manifest, plan_text: str) -> None:
+def commit(manifest: Manifest, plan: Plan, rejected: Sequence[Rejected] = ()) -> None:
     """Makes a finished build the dataset of its folder.
 
     Up to the rename of the manifest, readers see the old dataset; from then on the new one. The
     plan stands in the data folder too, so that at no moment a manifest is without its plan.
     """
+    plan_text = plan.dumps()
     sync_folder(manifest.data_folder)
     write_text(manifest.data_folder / PLAN_NAME, plan_text)
     write_text(manifest.root / MANIFEST_NAME, manifest.dumps())
     write_text(manifest.root / PLAN_NAME, plan_text)
+    _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan)
+    _write_rejected(manifest.root / REJECTED_NAME, rejected)
     write_text(manifest.root / REPORT_NAME, render_report(manifest))
     sweep(manifest)
 
@@ -83,6 +95,45 @@ def sweep(manifest: Manifest) -> None:
                 path.rmdir()
         elif path not in named:
             path.unlink()
+
+
+def _write_vocabularies(folder: Path, plan: Plan) -> None:
+    """The vocabularies for people to read; programs take them from the plan."""
+    names = {f"{quote(name, safe='')}.txt": name for name in plan.vocabularies}
+    if folder.is_dir() and not folder.is_symlink():
+        for path in folder.glob("*.txt"):
+            if path.name not in names:
+                path.unlink()
+        if not names and not any(folder.iterdir()):
+            folder.rmdir()
+    if names:
+        folder.mkdir(exist_ok=True)
+    for file, name in names.items():
+        write_text(folder / file, vocabulary_text(plan.vocabularies[name]))
+
+
+def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
+    """The rows that were left out because they are faulty, for people to look at."""
+    if not rejected:
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        return
+    path.parent.mkdir(exist_ok=True)
+    table = pa.table(
+        {
+            "file": pa.array([row.file for row in rejected], pa.string()),
+            "row": pa.array([row.row for row in rejected], pa.int64()),
+            "reason": pa.array([row.reason for row in rejected], pa.string()),
+            "raw": pa.array([row.raw for row in rejected], pa.string()),
+        }
+    )
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    try:
+        pq.write_table(table, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def text_crc32c(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import pyarrow as pa
 from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
-from lengthwise.pipeline.ingest import UnitReport
 from lengthwise.pipeline.staging import (
     read_reports,
     shard_report_path,
@@ -28,8 +27,12 @@ from lengthwise.pipeline.staging import (
     unit_rows_path,
     write_report,
 )
+from lengthwise.pipeline.strings import with_ids
+from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
+from lengthwise.transforms.ragged import RaggedRows
 from lengthwise.transforms.row_keys import assign_shards
 from lengthwise.transforms.writing import write_shard
 
@@ -49,7 +52,6 @@ class ExchangeJob:
     Attributes:
         plan: buckets, shards and layouts.
         storage: feature -> numpy dtype of the packed values.
-        splits: names of all splits, ascending.
         staging: the staging folder.
         data_folder: where shards go.
         fingerprint: of the build.
@@ -57,7 +59,6 @@ class ExchangeJob:
 
     plan: Plan
     storage: dict[str, str]
-    splits: tuple[str, ...]
     staging: str
     data_folder: str
     fingerprint: str
@@ -77,13 +78,13 @@ def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
 def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any]]:
     """The slices of a unit's chunks that each shard takes rows from."""
     document = read_reports([unit_report_path(job.staging, number)])[0]
-    chunks = UnitReport.from_json(document).chunks
+    report = UnitReport.from_json(document)
     slices: dict[tuple[str, int], list[Slice]] = {}
-    for chunk, runs in enumerate(chunks):
+    for chunk, runs in enumerate(report.chunks):
         first = 0
         ends = np.searchsorted(job.plan.max_lengths, [length for _, length, _ in runs])
         for (split, _, rows), bucket in zip(runs, ends.tolist(), strict=True):
-            own = slices.setdefault((job.splits[split], job.plan.max_lengths[bucket]), [])
+            own = slices.setdefault((report.splits[split], job.plan.max_lengths[bucket]), [])
             if own and own[-1][0] == chunk and own[-1][2] == first:
                 own[-1] = (chunk, own[-1][1], first + rows)
             else:
@@ -115,7 +116,7 @@ def write_shard_of(
             for first in range(0, len(order), block_rows):
                 block = rows.take(pa.array(order[first : first + block_rows]))
                 unpacked = unpack_rows(block, job.plan.schema, job.storage)
-                yield encode_rows(unpacked, job.plan.schema, layout)
+                yield encode_rows(finished(unpacked, job.plan), job.plan.schema, layout)
 
         name = shard_name(split, max_length, index, count)
         written = write_shard(Path(job.data_folder) / name, blocks())
@@ -125,6 +126,21 @@ def write_shard_of(
         report = [0, 0, 0, 0]
     path = shard_report_path(job.staging, job.fingerprint, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
+
+
+def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
+    """The rows with what only the plan knows: means at missing steps, then normalised values."""
+    if not (plan.means or plan.normalizations):
+        return rows
+    values = dict(rows.values)
+    if rows.observed is not None:
+        for name, means in plan.means.items():
+            filled = values[name].copy()
+            filled[~rows.observed] = np.array(means).reshape(plan.schema[name].shape)
+            values[name] = filled
+    for name, constants in plan.normalizations.items():
+        values[name] = normalize(values[name], constants)
+    return replace(rows, values=values)
 
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
@@ -149,6 +165,8 @@ def _rows_of(
             reader = pa.ipc.open_file(_mapped(unit_rows_path(job.staging, number)))
             for chunk, first, end in slices:
                 piece = reader.get_batch(chunk).slice(first, end - first)
+                if job.plan.schema.strings:
+                    piece = with_ids(piece, number, job.plan, job.staging)
                 if count > 1:
                     mine = assign_shards(piece.column(KEY).to_numpy(), count) == shard[2]
                     piece = piece.take(pa.array(np.flatnonzero(mine)))

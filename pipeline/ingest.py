@@ -10,30 +10,32 @@ contiguous piece of each chunk, so choosing them never moves a byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lengthwise.dataset.errors import InputError, LengthwiseError
-from lengthwise.dataset.plan import PlanOptions
-from lengthwise.dataset.schema import Schema
+from lengthwise.dataset.errors import LengthwiseError
+from lengthwise.dataset.options import PlanOptions
+from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
-from lengthwise.pipeline.sources import Unit, read_unit
+from lengthwise.pipeline.measuring import measure, measure_channels
+from lengthwise.pipeline.sources import BrokenRow, SourceBatch, SourceOptions, Unit, read_unit
+from lengthwise.pipeline.splitting import keys_of, splits_of, training_rows
 from lengthwise.pipeline.staging import unit_report_path, unit_rows_path, write_report
-from lengthwise.transforms.lengths import merge_histograms
+from lengthwise.pipeline.strings import UnitStrings
+from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
 from lengthwise.transforms.ragged import EMPTY, OVERLONG, REASONS, RaggedRows, ragged_rows
-from lengthwise.transforms.row_keys import assign_splits, row_keys
-from lengthwise.transforms.statistics import Summary, summarize
 from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
-# Faulty rows that a unit's report names.
-_NAMED_FAULTS = 5
+# Of the text of a rejected row.
+_RAW_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class IngestJob:
 
     Attributes:
         schema: the features.
+        columns: names and types of the columns that units are asked for.
+        reading: how files are read.
         storage: feature -> numpy dtype of the packed values.
         options: seed, splits and what becomes of empty and overlong rows.
         splits: names of all splits, ascending.
@@ -51,59 +55,14 @@ class IngestJob:
     """
 
     schema: Schema
+    columns: pa.Schema
+    reading: SourceOptions
     storage: dict[str, str]
     options: PlanOptions
     splits: tuple[str, ...]
     staging: str
     keep_rows: bool = True
     batch_rows: int | None = None
-
-
-@dataclass
-class UnitReport:
-    """What ingesting a unit found.
-
-    Attributes:
-        tallies: split -> counts of rows.
-        faults: (row number in the file, reason) of the first faulty rows.
-        histograms: split -> length -> rows passed on.
-        summaries: feature -> summary.
-        chunks: for each chunk of packed rows, [(position of the split, length, rows), …].
-        error: why the unit could not be read at all.
-    """
-
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    faults: list[tuple[int, str]] = field(default_factory=list)
-    histograms: dict[str, dict[int, int]] = field(default_factory=dict)
-    summaries: dict[str, Summary] = field(default_factory=dict)
-    chunks: list[list[tuple[int, int, int]]] = field(default_factory=list)
-    error: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "tallies": {split: tally.to_json() for split, tally in self.tallies.items()},
-            "faults": self.faults,
-            "histograms": self.histograms,
-            "summaries": {name: summary.to_json() for name, summary in self.summaries.items()},
-            "chunks": self.chunks,
-            "error": self.error,
-        }
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> UnitReport:
-        return cls(
-            tallies={split: Tally(**tally) for split, tally in document["tallies"].items()},
-            faults=[(row, reason) for row, reason in document["faults"]],
-            histograms={
-                split: {int(length): rows for length, rows in histogram.items()}
-                for split, histogram in document["histograms"].items()
-            },
-            summaries={
-                name: Summary.from_json(summary) for name, summary in document["summaries"].items()
-            },
-            chunks=[[tuple(run) for run in chunk] for chunk in document["chunks"]],
-            error=document["error"],
-        )
 
 
 def ingest_unit(numbered: tuple[int, Unit], job: IngestJob) -> None:
@@ -120,29 +79,34 @@ def ingest_unit(numbered: tuple[int, Unit], job: IngestJob) -> None:
 
 
 def _ingest(number: int, unit: Unit, job: IngestJob) -> UnitReport:
-    report = UnitReport()
+    report = UnitReport(splits=list(job.splits))
+    strings = UnitStrings(job)
     with _rows_file(unit_rows_path(job.staging, number)) as file:
         writer = None
-        first_row = unit.first_row
-        for batch in read_unit(unit, job.schema.names, batch_rows=job.batch_rows):
-            rows, splits = _usable(batch, unit, first_row, job, report)
-            first_row += batch.num_rows
+        for batch in read_unit(unit, job.columns, job.reading, batch_rows=job.batch_rows):
+            _reject(batch.broken, unit, job, report)
+            numbers = _row_numbers(batch)
+            keys = keys_of(numbers, unit, job)
+            splits = splits_of(batch.rows, keys, unit, job, report)
+            found = Found(batch.rows, numbers, keys, splits)
+            rows, splits = _usable(found, strings.as_codes(batch.rows), job, report)
             if len(rows) == 0:
                 continue
-            chunk = _measure(rows, splits, job, report)
+            strings.count(rows, training_rows(splits, job, report))
+            chunk = measure(rows, splits, job, report)
+            measure_channels(rows, splits, job, report)
+            rows = _filled(rows, job)
             if job.keep_rows:
-                packed = _sorted_by_length(pack_rows(rows, job.schema), rows.lengths, splits)
+                packed = _sorted_by_length(
+                    pack_rows(rows, job.schema.as_numbers), rows.lengths, splits
+                )
                 if writer is None:
                     writer = pa.ipc.new_file(file, packed.schema)
                 writer.write_batch(packed)
                 report.chunks.append(chunk)
         if writer is not None:
             writer.close()
-        if first_row != unit.first_row + unit.rows:
-            raise InputError(
-                f"{unit.file.path}: row group {unit.row_group} holds "
-                f"{first_row - unit.first_row} rows, its footer says {unit.rows}"
-            )
+        strings.write(number)
     return report
 
 
@@ -159,19 +123,49 @@ def _rows_file(path: Path) -> Iterator[pa.OSFile]:
         temporary.unlink(missing_ok=True)
 
 
+def _row_numbers(batch: SourceBatch) -> np.ndarray:
+    """(n,) int64, the number of each row in its file."""
+    if batch.numbers is not None:
+        return batch.numbers
+    return np.arange(batch.first_row, batch.first_row + batch.rows.num_rows)
+
+
+def _reject(broken: Sequence[BrokenRow], unit: Unit, job: IngestJob, report: UnitReport) -> None:
+    """Counts rows that could not be read."""
+    for row in broken:
+        keys = keys_of(np.array([row.row]), unit, job)
+        split = report.splits[splits_of(None, keys, unit, job, report)[0]]
+        tally = Tally(read=1, rejected={row.reason: 1})
+        report.tallies = merge_tallies([report.tallies, {split: tally}])
+        if len(report.rejected) < job.options.rejected_kept:
+            report.rejected.append((row.row, row.reason, row.raw))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of a batch as they were found.
+
+    Attributes:
+        rows: (n) the columns as they came.
+        numbers: (n,) int64, numbers of the rows in their file.
+        keys: (n,) uint64.
+        splits: (n,) uint8.
+    """
+
+    rows: pa.RecordBatch
+    numbers: np.ndarray
+    keys: np.ndarray
+    splits: np.ndarray
+
+
 def _usable(
-    batch: pa.RecordBatch, unit: Unit, first_row: int, job: IngestJob, report: UnitReport
+    found: Found, coded: pa.RecordBatch, job: IngestJob, report: UnitReport
 ) -> tuple[RaggedRows, np.ndarray]:
     """The rows that are passed on, and their splits (n,) uint8; counts all of the batch."""
     options = job.options
-    keys = row_keys(options.seed, unit.file.name, first_row, batch.num_rows)
-    if unit.file.split is None:
-        fractions = {name: options.splits[name] for name in sorted(options.splits)}
-        drawn = assign_splits(keys, fractions)
-        splits = np.array([job.splits.index(name) for name in fractions], np.uint8)[drawn]
-    else:
-        splits = np.full(batch.num_rows, job.splits.index(unit.file.split), np.uint8)
-    rows, fates = ragged_rows(batch, job.schema, storage=job.storage, keys=keys)
+    rows, fates = ragged_rows(
+        coded, job.schema.as_numbers, storage=job.storage, keys=found.keys, nan=options.nan
+    )
     usable = np.flatnonzero(fates == 0)
     fates[usable[rows.lengths == 0]] = EMPTY
     if options.max_length is not None and options.overlong in ("error", "drop"):
@@ -183,39 +177,39 @@ def _usable(
         if not passed.all():
             rows = rows.select(np.flatnonzero(passed))
         rejected = np.flatnonzero((fates != 0) & ~np.isin(fates, dropped))
-        room = _NAMED_FAULTS - len(report.faults)
-        report.faults += [(first_row + int(r), REASONS[fates[r]]) for r in rejected[:room]]
+        room = max(0, options.rejected_kept - len(report.rejected))
+        report.rejected += _described(found, rejected, fates, room)
     if options.max_length is not None and (rows.lengths > options.max_length).any():
         rows = rows.truncated(options.max_length, keep_end=options.overlong == "truncate_start")
-    tallies = tally_by_split(splits, fates, dropped, job.splits)
+    tallies = tally_by_split(found.splits, fates, dropped, report.splits)
     report.tallies = merge_tallies([report.tallies, tallies])
-    return rows, splits[fates == 0]
+    return rows, found.splits[fates == 0]
 
 
-def _measure(
-    rows: RaggedRows, splits: np.ndarray, job: IngestJob, report: UnitReport
-) -> list[tuple[int, int, int]]:
-    """Adds rows to the statistics; returns the runs of (split, length, rows) when sorted."""
-    combined = splits.astype(np.int64) << 32 | rows.lengths
-    distinct, counts = np.unique(combined, return_counts=True)
-    runs = [
-        (key >> 32, key & 0xFFFFFFFF, n)
-        for key, n in zip(distinct.tolist(), counts.tolist(), strict=True)
+def _described(
+    found: Found, rejected: np.ndarray, fates: np.ndarray, room: int
+) -> list[tuple[int, str, str]]:
+    """Number, reason and text of the first rejected rows, as many as there is room for."""
+    rejected = rejected[:room]
+    texts = [
+        json.dumps(row, default=str)[:_RAW_CHARACTERS]
+        for row in found.rows.take(pa.array(rejected)).to_pylist()
     ]
-    for split in {run[0] for run in runs}:
-        name = job.splits[split]
-        own = {length: n for s, length, n in runs if s == split}
-        report.histograms[name] = merge_histograms([report.histograms.get(name, {}), own])
-    ones = np.ones(len(rows), np.int64)
-    for feature in job.schema.features:
-        if feature.sequence:
-            values, lengths, observed = rows.values[feature.name], rows.lengths, rows.observed
-        else:
-            values, lengths, observed = rows.contexts[feature.name], ones, None
-        summary = summarize(values, lengths, feature, observed)
-        previous = report.summaries.get(feature.name, Summary())
-        report.summaries[feature.name] = previous.merged(summary)
-    return runs
+    reasons = [REASONS[fate] for fate in fates[rejected]]
+    return list(zip(found.numbers[rejected].tolist(), reasons, texts, strict=True))
+
+
+def _filled(rows: RaggedRows, job: IngestJob) -> RaggedRows:
+    """The rows with missing steps filled, except by the mean, which is not known yet."""
+    fill = job.options.fill
+    if rows.observed is None or fill in ("zero", "mean"):
+        return rows
+    values = dict(rows.values)
+    for feature in job.schema.sequences:
+        if feature.encoding == NUMBERS and not feature.label:
+            flat = values[feature.name]
+            values[feature.name] = fill_missing(flat, rows.observed, rows.lengths, fill)
+    return replace(rows, values=values)
 
 
 def _sorted_by_length(

@@ -16,6 +16,8 @@ from apache_beam.transforms import environments
 from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
 
 LOCAL_RUNNER = "local"
+# Each is a process with a hundred MiB of its own; past the number of cores none helps.
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Execution:
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UsageError(f"--workers is {self.workers}; it must be at least 1")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"--workers is {self.workers}; it must lie within [1, {MAX_WORKERS}]")
 
 
 def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Execution) -> None:

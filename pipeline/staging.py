@@ -4,6 +4,7 @@
       lock                    held while a build runs
       staging.json            what the staged rows depend on; another build starts afresh
       units/000007.arrow       rows of a unit, packed and sorted by (split, length)
+      units/000007-….strings.arrow   different strings of a feature, with counts
       units/000007.json        its report; written last, so a unit with a report is whole
       shards-<fingerprint>/…json    one for each finished shard
 
@@ -19,6 +20,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lengthwise.dataset.errors import OutputError
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, write_text
@@ -78,6 +80,11 @@ def unit_rows_path(folder: str, number: int) -> Path:
 def unit_report_path(folder: str, number: int) -> Path:
     """Where the report of a unit is; it exists once the unit is whole."""
     return Path(folder) / "units" / f"{number:06d}.json"
+
+
+def unit_strings_path(folder: str, number: int, feature: str) -> Path:
+    """Where the different strings of a feature in a unit are, with their counts."""
+    return Path(folder) / "units" / f"{number:06d}-{quote(feature, safe='')}.strings.arrow"
 
 
 def shard_report_path(folder: str, fingerprint: str, shard: tuple[str, int, int]) -> Path:

@@ -33,7 +33,7 @@ from itertools import pairwise
 import numpy as np
 
 from lengthwise.dataset.errors import PlanError
-from lengthwise.dataset.plan import MAX_LENGTH, check_max_lengths
+from lengthwise.dataset.options import MAX_LENGTH, check_max_lengths
 from lengthwise.transforms.lengths import Histogram
 
 # `auto` stops adding buckets when one more saves less than this share of all slots …

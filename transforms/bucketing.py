@@ -10,7 +10,7 @@ import pyarrow as pa
 from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import InputError
-from lengthwise.dataset.plan import check_max_lengths
+from lengthwise.dataset.options import check_max_lengths
 from lengthwise.dataset.schema import Schema
 from lengthwise.transforms.ragged import single_batch, usable_rows
 

@@ -79,6 +79,33 @@ def unpack_rows(packed: pa.RecordBatch, schema: Schema, storage: Mapping[str, st
     )
 
 
+def map_values(packed: pa.RecordBatch, feature: Feature, table: np.ndarray) -> pa.RecordBatch:
+    """Replaces the values of a feature by what a table says of them; missing steps become 0.
+
+    Args:
+        packed: from `pack_rows`, possibly sliced; the feature's values are int32, rows of `table`.
+        feature: which feature.
+        table: (m,) int32.
+    """
+    name = _column(feature)
+    at = packed.schema.get_field_index(name)
+    column = packed.column(at)
+    width = feature.size * table.itemsize
+    if feature.sequence:
+        mapped = table[_bytes_of(column).view(np.int32)]
+        lengths = packed.column(LENGTH).to_numpy().astype(np.int64)
+        observed = _unpack_observed(packed.column(OBSERVED), lengths)
+        if observed is not None:
+            mapped.reshape(-1, feature.size)[~observed] = 0
+        offsets = np.concatenate(([0], np.cumsum(lengths))) * width
+        return packed.set_column(at, name, _binary(offsets, pa.py_buffer(mapped)))
+    codes = np.frombuffer(column.buffers()[1] or b"", np.int32)
+    codes = codes[column.offset * feature.size :][: len(column) * feature.size]
+    data = pa.py_buffer(table[codes])
+    mapped_column = pa.Array.from_buffers(pa.binary(width), len(column), [None, data])
+    return packed.set_column(at, name, mapped_column)
+
+
 def _column(feature: Feature) -> str:
     # A user's feature may be called `key`; the packed columns of Lengthwise have no slash.
     return f"feature/{feature.name}"

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
-from lengthwise.dataset.schema import Feature, Schema, feature_from_arrow
+from lengthwise.dataset.schema import NUMBERS, Feature, Schema, feature_from_arrow
 
 # Why a row cannot be used; positions are the codes in `Faults.reasons`.
 REASONS = (
@@ -29,8 +29,10 @@ REASONS = (
     "infinite value",
     "empty sequence",
     "overlong sequence",
+    "NaN value",
 )
-NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE, EMPTY, OVERLONG = range(1, 8)
+NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE = range(1, 6)
+EMPTY, OVERLONG, NOT_A_NUMBER = range(6, 9)
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,15 @@ def storage_dtypes(schema: Schema, inputs: Iterable[pa.Schema]) -> dict[str, str
     for columns in inputs:
         for name in schema.names:
             sources[name].append(_leaf_dtype(columns.field(name).type))
-    return {
-        feature.name: "float32"
-        if feature.dtype == "float32"
-        else np.result_type(np.int8, *sources[feature.name]).name
-        for feature in schema.features
-    }
+    storage = {}
+    for feature in schema.features:
+        if feature.encoding != NUMBERS:
+            storage[feature.name] = "int32"
+        elif feature.dtype == "float32":
+            storage[feature.name] = "float32"
+        else:
+            storage[feature.name] = np.result_type(np.int8, *sources[feature.name]).name
+    return storage
 
 
 def ragged_rows(
@@ -124,6 +129,7 @@ def ragged_rows(
     *,
     storage: Mapping[str, str] | None = None,
     keys: np.ndarray | None = None,
+    nan: str = "missing",
 ) -> tuple[RaggedRows, np.ndarray]:
     """Takes the rows out of Arrow columns, and finds those that cannot be used.
 
@@ -135,6 +141,7 @@ def ragged_rows(
         schema: the features.
         storage: feature -> numpy dtype, from `storage_dtypes`; None takes those of the batch.
         keys: (n,) uint64, a key for each row of the batch.
+        nan: a step with a NaN is `missing`, `keep` keeps it as observed, `error` is a fault.
 
     Returns:
         The usable rows in order, and the fault of every row of the batch: (n,) uint8, positions
@@ -161,7 +168,7 @@ def ragged_rows(
         good = np.flatnonzero(faults == 0)
         batch = batch.take(pa.array(good))
         keys = None if keys is None else keys[good]
-    rows, value_faults = _values_of(batch, schema, storage, keys)
+    rows, value_faults = _values_of(batch, schema, storage, keys, nan)
     if value_faults.any():
         faults[np.flatnonzero(faults == 0)] = value_faults
         rows = rows.select(np.flatnonzero(value_faults == 0))
@@ -261,7 +268,11 @@ def _leaf(items: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
 
 
 def _values_of(
-    batch: pa.RecordBatch, schema: Schema, storage: Mapping[str, str], keys: np.ndarray | None
+    batch: pa.RecordBatch,
+    schema: Schema,
+    storage: Mapping[str, str],
+    keys: np.ndarray | None,
+    nan: str,
 ) -> tuple[RaggedRows, np.ndarray]:
     faults = np.zeros(batch.num_rows, np.uint8)
     lengths = np.zeros(batch.num_rows, np.int64)
@@ -278,7 +289,7 @@ def _values_of(
         offsets = column.offsets.to_numpy().astype(np.int64)
         lengths = np.diff(offsets)
         steps = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-        flat, seen, bad = _numbers(steps, feature, storage[feature.name])
+        flat, seen, bad = _numbers(steps, feature, storage[feature.name], nan=nan)
         values[feature.name] = flat
         if seen is not None:
             observed = seen if observed is None else observed & seen
@@ -295,7 +306,12 @@ def _values_of(
 
 
 def _numbers(
-    steps: pa.Array, feature: Feature, dtype: str, *, missing_is_bad: bool = False
+    steps: pa.Array,
+    feature: Feature,
+    dtype: str,
+    *,
+    nan: str = "missing",
+    missing_is_bad: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]:
     """Values (n, *shape), observed (n,) bool or None for all, and fault -> positions (m,)."""
     n = len(steps)
@@ -310,9 +326,13 @@ def _numbers(
         # The least and the greatest value tell at once whether any is NaN or infinite.
         if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
             by_step = flat.reshape(n, feature.size)
-            nan = np.isnan(by_step).any(axis=1)
-            missing = nan if missing is None else missing | nan
-            infinite = np.isinf(by_step).any(axis=1) & ~missing
+            not_a_number = np.isnan(by_step).any(axis=1)
+            if nan == "error" and not_a_number.any():
+                bad[NOT_A_NUMBER] = np.flatnonzero(not_a_number)
+            elif nan != "keep":
+                missing = not_a_number if missing is None else missing | not_a_number
+            infinite = np.isinf(by_step).any(axis=1)
+            infinite &= True if missing is None else ~missing
             if infinite.any():
                 bad[INFINITE] = np.flatnonzero(infinite)
     else:

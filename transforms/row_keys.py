@@ -15,9 +15,10 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from lengthwise.dataset.errors import PlanError
-from lengthwise.dataset.plan import MAX_SPLITS
+from lengthwise.dataset.options import MAX_SPLITS
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -47,6 +48,28 @@ def row_keys(seed: int, file: str, first_row: int, rows: int) -> np.ndarray:
     base = np.uint64(int.from_bytes(digest, "little"))
     numbers = np.arange(first_row + 1, first_row + rows + 1, dtype=np.uint64)
     return _mix(base + numbers * _GAMMA)
+
+
+def group_keys(seed: int, groups: pa.Array) -> np.ndarray:
+    """Keys that are equal for equal values, to draw splits that no group straddles.
+
+    Args:
+        seed: chosen by the user.
+        groups: (n,) of any type; null is a group too.
+
+    Returns:
+        (n,) uint64.
+
+    Example:
+        >>> keys = group_keys(0, pa.array(["a", "b", "a"]))
+        >>> keys[0] == keys[2], keys[0] == keys[1]
+        (np.True_, np.False_)
+    """
+    encoded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode("encode")
+    table = np.array(
+        [_digest(f"{seed}\0group\0{value}") for value in encoded.dictionary.to_pylist()], np.uint64
+    )
+    return table[encoded.indices.to_numpy()]
 
 
 def assign_splits(keys: np.ndarray, fractions: Mapping[str, float]) -> np.ndarray:
@@ -90,6 +113,10 @@ def assign_shards(keys: np.ndarray, num_shards: int) -> np.ndarray:
         array([0, 2, 3])
     """
     return ((keys >> np.uint64(32)) * np.uint64(num_shards) >> np.uint64(32)).astype(np.int64)
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

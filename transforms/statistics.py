@@ -164,12 +164,18 @@ def summarize(
     seen = values if observed is None else values[observed]
     if len(seen) == 0:
         return Summary(missing=steps * feature.size)
+    low, high, count = seen.min(), seen.max(), len(seen) * feature.size
+    if low != low:  # NaN was kept as a value; it has no part in the statistics
+        numbers = seen[~np.isnan(seen)]
+        if len(numbers) == 0:
+            return Summary(missing=steps * feature.size)
+        low, high, count = numbers.min(), numbers.max(), len(numbers)
+        values = np.nan_to_num(values, nan=0.0)
     sums, squares = _row_sums(values.reshape(-1), np.asarray(lengths) * feature.size)
-    low, high = seen.min(), seen.max()
     counted = feature.label and feature.dtype == "int64"
     return Summary(
-        count=len(seen) * feature.size,
-        missing=(steps - len(seen)) * feature.size,
+        count=count,
+        missing=steps * feature.size - count,
         total=exact_sum(sums),
         squares=exact_sum(squares),
         low=low.item(),

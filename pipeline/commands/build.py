@@ -13,7 +13,9 @@ from lengthwise.pipeline.commands.options import (
     names_and_options,
     planning_options,
     split_beam_args,
+    vocabularies,
 )
+from lengthwise.pipeline.commands.source_options import reading_of, source_options
 
 
 @click.command("build")
@@ -25,6 +27,7 @@ from lengthwise.pipeline.commands.options import (
     help="A plan made before; instead of the options of plan.",
 )
 @planning_options
+@source_options
 @execution_options
 @click.option(
     "--batch-rows",
@@ -45,9 +48,9 @@ def command(
 ) -> None:
     """Build the dataset OUT of INPUT: bucketed, padded, masked TFRecords.
 
-    INPUT is a Parquet file, a glob or a folder; written as NAME=PATH, its rows all go to split
-    NAME. OUT is new, empty, or a dataset, which is replaced once the new one is complete. A build
-    that was killed goes on when it is run again.
+    INPUT is a file, a glob, a folder or a URL, in any format that plan reads; written as NAME=PATH,
+    its rows all go to split NAME. OUT is new, empty, or a dataset, which is replaced once the new
+    one is complete. A build that was killed goes on when it is run again.
 
     \b
     lengthwise build rows/ DATASET --sequence tokens --label topic --split train=0.9,val=0.1
@@ -77,12 +80,17 @@ def command(
         planning: dict[str, Any] = {"plan": plan}
     else:
         names, options = names_and_options(values)
-        planning = {"names": names, "options": options}
+        planning = {
+            "names": names,
+            "options": options,
+            "vocabularies": vocabularies(values),
+        }
     with ConsoleProgress() as progress:
         manifest = build(
             inputs,
             out,
             **planning,
+            reading=reading_of(values),
             execution=execution,
             batch_rows=batch_rows,
             progress=progress,

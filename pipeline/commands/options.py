@@ -83,6 +83,22 @@ class Splits(click.ParamType):
         return splits
 
 
+class Named(click.ParamType):
+    """NAME=VALUE."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not (name and equals and text):
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
 def planning_options(command: F) -> F:
     """Adds the options that decide a plan."""
     for option in reversed(_PLANNING):
@@ -109,8 +125,17 @@ PLANNING_NAMES = (
     "overlong",
     "empty",
     "split",
+    "split_by",
+    "split_column",
     "seed",
     "shard_size",
+    "vocab_size",
+    "min_count",
+    "vocabulary",
+    "nan",
+    "fill",
+    "normalize",
+    "max_rejected",
 )
 
 _PLANNING = (
@@ -186,6 +211,12 @@ _PLANNING = (
         "split NAME whole.",
     ),
     click.option(
+        "--split-by",
+        metavar="NAME",
+        help="A column whose equal values all go to one split, as a user or a document.",
+    ),
+    click.option("--split-column", metavar="NAME", help="A column that names each row's split."),
+    click.option(
         "--seed",
         type=click.IntRange(0),
         default=0,
@@ -198,6 +229,52 @@ _PLANNING = (
         default="64M",
         show_default=True,
         help="Bytes of a shard at most, on average.",
+    ),
+    click.option(
+        "--vocab-size",
+        type=click.IntRange(3),
+        default=None,
+        help="Ids of a vocabulary at most, padding and unknown included. [default: all strings]",
+    ),
+    click.option(
+        "--min-count",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Rarer strings are unknown.",
+    ),
+    click.option(
+        "--vocabulary",
+        type=Named(),
+        multiple=True,
+        help="A vocabulary that is not to be counted, one string a line; the first gets id 2.",
+    ),
+    click.option(
+        "--nan",
+        type=click.Choice(["missing", "keep", "error"]),
+        default="missing",
+        show_default=True,
+        help="What a step with a NaN is.",
+    ),
+    click.option(
+        "--fill",
+        default="zero",
+        show_default=True,
+        metavar="zero|forward|mean|VALUE",
+        help="What stands at missing steps; they are masked all the same.",
+    ),
+    click.option(
+        "--normalize",
+        type=Named(),
+        multiple=True,
+        help="zscore, minmax or log1p for a float sequence; constants from the split 'train'.",
+    ),
+    click.option(
+        "--max-rejected",
+        default="0",
+        show_default=True,
+        metavar="N|P%",
+        help="Faulty rows that are left out, to rejected/, before the build fails.",
     ),
 )
 
@@ -220,7 +297,7 @@ _EXECUTION = (
 
 def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
     """The features and the planning options that the command line gives."""
-    from lengthwise.dataset.plan import PlanOptions
+    from lengthwise.dataset.options import PlanOptions
     from lengthwise.pipeline.planning import FeatureNames
 
     names = FeatureNames(
@@ -241,10 +318,32 @@ def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
             splits=values["split"],
             seed=values["seed"],
             shard_size=values["shard_size"],
+            vocab_size=values["vocab_size"],
+            min_count=values["min_count"],
+            nan=values["nan"],
+            fill=_fill(values["fill"]),
+            normalize=dict(values["normalize"]),
+            split_by=values["split_by"],
+            split_column=values["split_column"],
+            max_rejected=values["max_rejected"],
         )
     except PlanError as reason:
         raise UsageError(str(reason)) from None
     return names, options
+
+
+def vocabularies(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The vocabularies that the command line gives."""
+    from lengthwise.transforms.vocabulary import read_vocabulary
+
+    return {name: read_vocabulary(path) for name, path in values["vocabulary"]}
+
+
+def _fill(written: str) -> str | float:
+    try:
+        return float(written)
+    except ValueError:
+        return written
 
 
 def split_beam_args(arguments: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:

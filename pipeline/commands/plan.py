@@ -11,7 +11,9 @@ from lengthwise.pipeline.commands.options import (
     names_and_options,
     planning_options,
     split_beam_args,
+    vocabularies,
 )
+from lengthwise.pipeline.commands.source_options import reading_of, source_options
 
 
 @click.command("plan")
@@ -25,14 +27,16 @@ from lengthwise.pipeline.commands.options import (
     help="Where the plan goes.",
 )
 @planning_options
+@source_options
 @execution_options
 def command(
     *, inputs: tuple[str, ...], output: str, workers: int, runner: str, **values: Any
 ) -> None:
     """Read INPUT once and choose buckets; write plan.json.
 
-    INPUT is a Parquet file, a glob or a folder. The plan holds exact statistics, the boundaries of
-    the buckets and all options; it can be read and edited; `lengthwise build --plan` follows it.
+    INPUT is a file, a glob, a folder or a URL of Parquet, Arrow, JSON Lines, CSV, text, TFRecord or
+    a data set of Hugging Face. The plan holds exact statistics, the boundaries of the buckets and
+    all options; it can be read and edited; `lengthwise build --plan` follows it.
 
     \b
     lengthwise plan rows.parquet -o plan.json --sequence tokens --label topic
@@ -54,7 +58,13 @@ def command(
     execution = Execution(runner, workers, beam_args)
     with ConsoleProgress() as progress:
         plan = make_plan(
-            paths, names=names, options=options, execution=execution, progress=progress
+            paths,
+            names=names,
+            options=options,
+            vocabularies=vocabularies(values),
+            reading=reading_of(values),
+            execution=execution,
+            progress=progress,
         )
     try:
         write_text(output, plan.dumps())

@@ -1,22 +1,37 @@
 """Where rows come from."""
 
-from lengthwise.pipeline.sources.files import InputFile, find_files
-from lengthwise.pipeline.sources.parquet import (
-    ParquetFile,
+from lengthwise.pipeline.sources.columns import agree_on_columns, columns_to_read
+from lengthwise.pipeline.sources.files import find_files
+from lengthwise.pipeline.sources.formats import open_file, read_unit
+from lengthwise.pipeline.sources.locations import status_of
+from lengthwise.pipeline.sources.source import (
+    FORMATS,
+    TOKENS,
+    BrokenRow,
+    InputFile,
+    SourceBatch,
+    SourceFile,
+    SourceOptions,
     Unit,
-    is_parquet,
     one_line,
-    open_footer,
-    read_unit,
+    parse_shape,
 )
 
 __all__ = [
+    "FORMATS",
+    "TOKENS",
+    "BrokenRow",
     "InputFile",
-    "ParquetFile",
+    "SourceBatch",
+    "SourceFile",
+    "SourceOptions",
     "Unit",
+    "agree_on_columns",
+    "columns_to_read",
     "find_files",
-    "is_parquet",
     "one_line",
-    "open_footer",
+    "open_file",
+    "parse_shape",
     "read_unit",
+    "status_of",
 ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import crc32c
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError
-from lengthwise.pipeline.sources.files import InputFile
+from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
 from lengthwise.pipeline.sources.locations import is_url, open_random
 from lengthwise.pipeline.sources.source import (
     BATCH_BYTES,
+    InputFile,
     SourceBatch,
     SourceFile,
     SourceFormat,
@@ -22,7 +22,6 @@ from lengthwise.pipeline.sources.source import (
     one_line,
     require_rows,
 )
-from lengthwise.pipeline.sources.steps import arrow_batch, arrow_columns
 
 _BUFFER_BYTES = 1 << 20
 _MAX_FOOTER_BYTES = 1 << 28
@@ -54,7 +53,7 @@ def open_parquet(file: InputFile, options: SourceOptions) -> SourceFile:
             with pq.ParquetFile(raw) as parquet:
                 metadata, columns = parquet.metadata, parquet.schema_arrow
         units = _units(file, metadata)
-        columns = arrow_columns(columns, options)
+        columns = plain_columns(columns, options.shapes)
     except _UNREADABLE as reason:
         raise InputError(f"{file.path}: not a readable Parquet file: {one_line(reason)}") from None
     return SourceFile(file, "parquet", columns, units, crc32c.crc32c(footer))
@@ -107,6 +106,8 @@ def read_parquet(
             page_checksum_verification=True,
         ) as parquet:
             group = parquet.metadata.row_group(unit.start)
+            own = plain_columns(parquet.schema_arrow, options.shapes)
+            own = pa.schema([own.field(name) for name in columns.names])
             batches = parquet.iter_batches(
                 batch_size=batch_rows or _batch_rows(unit, group, columns.names),
                 row_groups=[unit.start],
@@ -114,7 +115,7 @@ def read_parquet(
                 use_threads=False,
             )
             for batch in batches:
-                yield arrow_batch(batch, columns.names, row, options)
+                yield fit_rows(batch.select(own.names), row, None, own, options)
                 row += batch.num_rows
     except _UNREADABLE as reason:
         raise InputError(f"{unit.file.path}: {place} cannot be read: {one_line(reason)}") from None
@@ -128,13 +129,14 @@ def _source(path: str) -> str | pa.NativeFile:
 def _batch_rows(unit: Unit, group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
     """Rows that decode to about four MiB."""
     rows = group.num_rows
+    tops = tuple(f"{name}." for name in names)
     decoded = 0
     for number in range(group.num_columns):
         chunk = group.column(number)
-        if chunk.path_in_schema.partition(".")[0] not in names:
+        if not f"{chunk.path_in_schema}.".startswith(tops):
             continue
         if chunk.num_values < rows or chunk.total_compressed_size < 0:
-            raise ValueError(f"{chunk.num_values} values of '{names[0]}' in {rows} rows")
+            raise ValueError(f"{chunk.num_values} values in {rows} rows")
         # Dictionaries and runs make a column much smaller in the file than in memory.
         values = chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)
         decoded += max(values, chunk.total_uncompressed_size)

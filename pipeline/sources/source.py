@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, UsageError
-from lengthwise.pipeline.sources.files import InputFile
 
 FORMATS = ("parquet", "arrow", "hf", "jsonl", "csv", "tsv", "text", "tfrecord")
 TOKENS = ("whitespace", "characters", "bytes")
@@ -40,6 +39,21 @@ CHANGING_CONTEXT = "context changes within the group"
 NULL_ORDER = "null in the column of the order"
 
 _RAW_CHARACTERS = 1000
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file of the input.
+
+    Attributes:
+        path: where it is now, or its URL.
+        name: path relative to the inputs' common folder, with `/`; part of every row key.
+        split: the split that all its rows belong to; None draws the split of each row.
+    """
+
+    path: str
+    name: str
+    split: str | None = None
 
 
 @dataclass(frozen=True)

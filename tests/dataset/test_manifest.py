@@ -222,7 +222,7 @@ def test_nesting_of_any_depth_is_refused(tmp_path, begin, end):
             Manifest.load(tmp_path)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_hostile_manifest_is_refused_or_stays_in_its_folder(shared_dataset, mutated, data):
     document = data.draw(mutated(json.loads(shared_dataset.dumps())))

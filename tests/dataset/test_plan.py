@@ -18,7 +18,7 @@ from lengthwise.dataset import (
     PlanOptions,
     Schema,
 )
-from lengthwise.dataset.plan import MAX_LENGTH, check_split_name
+from lengthwise.dataset.options import MAX_LENGTH, check_split_name
 
 SCHEMA = Schema(
     (
@@ -274,7 +274,7 @@ def test_other_names_cannot_name_splits(name):
         ({"max_lengths": [8, 4, 12]}, "max_lengths must ascend within"),
         ({"max_lengths": [0, 12]}, "'max_lengths' must hold integers in [1,"),
         ({"max_lengths": [4, 2**25]}, "'max_lengths' must hold integers in [1,"),
-        ({"max_lengths": [4, 8]}, "the longest row has 12 steps, the last bucket ends at 8"),
+        ({"max_lengths": [4, 11]}, "the longest row has 12 steps, the last bucket ends at 11"),
         ({"histograms__train": []}, "histograms: 'train' must be dict"),
         ({"histograms__train": {"a": 1}}, "histograms: train: must map lengths to rows"),
         ({"histograms__train": {"1": 1, "01": 1}}, "histograms: train: must map lengths to rows"),

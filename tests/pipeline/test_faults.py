@@ -51,11 +51,11 @@ def test_column_in_the_wrong_role(run, write_input, tmp_path, option, column, sa
 @pytest.mark.parametrize(
     "values",
     [
-        pa.array([["a"], ["b"]]),
+        pa.array([[b"a"], [b"b"]]),
         pa.array([[[1], [2, 3]], [[4]]]),
         pa.array([[{"x": 1}], [{"x": 2}]]),
     ],
-    ids=["strings", "ragged steps", "structs"],
+    ids=["bytes", "ragged steps", "structs"],
 )
 def test_column_of_a_type_that_cannot_be_stored(run, write_input, tmp_path, values):
     path = write_input("a.parquet", pa.table({"x": values}))
@@ -122,7 +122,7 @@ def test_only_empty_rows(run, write_input, tmp_path):
 def test_folder_without_data(run, tmp_path):
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / "notes.txt").write_text("no data")
-    assert "nothing: no Parquet file" in check_refused(run, tmp_path, tmp_path / "nothing")
+    assert "nothing: no input file" in check_refused(run, tmp_path, tmp_path / "nothing")
 
 
 def test_input_that_is_not_there(run, tmp_path):

@@ -1,0 +1,78 @@
+"""Options that say how input files are read, where the files do not say it themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from lengthwise.dataset.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# As in pipeline.sources, which would load numpy and pyarrow only to be asked for its usage.
+FORMATS = ("parquet", "arrow", "hf", "jsonl", "csv", "tsv", "text", "tfrecord")
+TOKENS = ("whitespace", "characters", "bytes")
+
+
+def source_options(command: F) -> F:
+    """Adds the options that say how input files are read."""
+    for option in reversed(_SOURCE):
+        command = option(command)
+    return command
+
+
+def reading_of(values: dict[str, Any]) -> Any:
+    """How input files are read, from the values of the command line."""
+    from lengthwise.pipeline.sources import SourceOptions, parse_shape
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for written in values["shape"]:
+        name, equals, sizes = written.rpartition("=")
+        if not name or not equals:
+            raise UsageError(f"--shape {written!r} is not NAME=D or NAME=DxD, as in frames=12")
+        if name in shapes:
+            raise UsageError(f"--shape gives two shapes to '{name}'")
+        shapes[name] = parse_shape(sizes)
+    return SourceOptions(
+        format=values["format"],
+        tokens=values["tokens"],
+        group_by=values["group_by"],
+        order_by=values["order_by"],
+        shapes=shapes,
+    )
+
+
+_SOURCE = (
+    click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        default=None,
+        help="Format of the input; hf is a save_to_disk folder. [default: told from each file]",
+    ),
+    click.option(
+        "--tokens",
+        type=click.Choice(TOKENS),
+        default="whitespace",
+        show_default=True,
+        help="Steps of a line of text: words, characters, or bytes as ids from 0 to 255.",
+    ),
+    click.option(
+        "--group-by",
+        metavar="NAME",
+        help="CSV with a line for each step: the column that says which lines are one row.",
+    ),
+    click.option(
+        "--order-by",
+        metavar="NAME",
+        help="CSV with a line for each step: the column that orders the lines of a row. "
+        "[default: as they stand]",
+    ),
+    click.option(
+        "--shape",
+        multiple=True,
+        metavar="NAME=D[xD]",
+        help="The shape of a step, where the format does not say it. Give it again for more.",
+    ),
+)

@@ -1,0 +1,109 @@
+"""One type for each column of all files, where files do not say their types.
+
+A line of JSON that says `3` may stand in a column of floats, and a file whose first rows have only
+nulls says nothing. So inferred types give way: null to anything, integers to floats.
+
+    a.jsonl  x: list<int64>                      both are read as
+    b.jsonl  x: list<double>   y: list<int64>    x: list<double>  y: list<int64>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from lengthwise.pipeline.sources.fitting import is_list
+from lengthwise.pipeline.sources.source import SourceFile
+
+
+def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
+    """Gives inferred columns one type in all files.
+
+    Columns that no type fits stay as they are; what uses them says so.
+    """
+    if not any(file.inferred for file in files):
+        return tuple(files)
+    types: dict[str, pa.DataType | None] = {}
+    for file in files:
+        for column in file.columns:
+            known = types.get(column.name, pa.null())
+            types[column.name] = None if known is None else wider_type(known, column.type)
+    inferred = [column.name for file in files if file.open_ended for column in file.columns]
+    return tuple(
+        replace(file, columns=_agreed(file, types, inferred)) if file.inferred else file
+        for file in files
+    )
+
+
+def _agreed(
+    file: SourceFile, types: dict[str, pa.DataType | None], inferred: Sequence[str]
+) -> pa.Schema:
+    names = file.columns.names
+    if file.open_ended:
+        names = [*names, *(name for name in dict.fromkeys(inferred) if name not in names)]
+    columns = []
+    for name in names:
+        agreed = types[name]
+        if agreed is None:
+            agreed = file.columns.field(name).type if name in file.columns.names else pa.null()
+        columns.append((name, known_type(agreed)))
+    return pa.schema(columns)
+
+
+def columns_to_read(files: Sequence[SourceFile], names: Sequence[str]) -> pa.Schema:
+    """The columns that units are asked for; their types count where files do not say them."""
+    columns = next((file for file in files if file.inferred), files[0]).columns
+    return pa.schema([columns.field(name) for name in names])
+
+
+def known_type(type_: pa.DataType) -> pa.DataType:
+    """Lists that had no value yet as lists of floats."""
+    vector = pa.types.is_fixed_size_list(type_)
+    if not is_list(type_) and not vector:
+        return type_
+    inner = type_.value_type
+    inner = pa.float64() if pa.types.is_null(inner) else known_type(inner)
+    return pa.list_(inner, type_.list_size if vector else -1)
+
+
+def wider_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both; None where there is none.
+
+    Example:
+        >>> wider_type(pa.list_(pa.int64()), pa.list_(pa.float32()))
+        ListType(list<item: double>)
+    """
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    if pa.types.is_integer(one) and pa.types.is_integer(other):
+        return pa.int64()
+    if _is_number(one) and _is_number(other):
+        return pa.float64()
+    if _is_string(one) and _is_string(other):
+        return pa.string()
+    if is_list(one) and is_list(other):
+        inner = wider_type(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner)
+    if pa.types.is_fixed_size_list(one) and pa.types.is_fixed_size_list(other):
+        inner = wider_type(one.value_type, other.value_type)
+        same = one.list_size == other.list_size
+        return pa.list_(inner, one.list_size) if same and inner is not None else None
+    if is_list(one) and pa.types.is_fixed_size_list(other):
+        one, other = other, one
+    if pa.types.is_fixed_size_list(one) and is_list(other):
+        # Vectors of unknown size, where a file begins with empty sequences only.
+        inner = wider_type(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner, one.list_size)
+    return None
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
+def _is_string(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)

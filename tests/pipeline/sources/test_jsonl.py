@@ -1,0 +1,257 @@
+"""JSON Lines: types from the first lines, a row a line, broken lines found one by one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lengthwise.dataset import InputError
+from lengthwise.pipeline.sources import InputFile, SourceOptions, agree_on_columns, open_file
+from tests.pipeline.sources.conftest import read_all
+
+
+def lines_of(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def types_of(reading) -> dict[str, str]:
+    return {column.name: str(column.type) for column in reading.columns}
+
+
+def test_types_are_inferred(write):
+    path = write(
+        "a.jsonl",
+        lines_of(
+            [
+                {"i": [1, 2], "f": [1, 2.5], "s": ["a"], "b": [True], "v": [[1, 2.5], [3, 4]]},
+                {"label": 3, "name": "x", "weight": 1, "m": [[[1], [2]], [[3], [4]]]},
+                {"weight": 0.5, "nothing": None, "empty": []},
+            ]
+        ),
+    )
+    reading = read_all(path)
+    assert types_of(reading) == {
+        "i": "list<item: int64>",
+        "f": "list<item: double>",
+        "s": "list<item: string>",
+        "b": "list<item: bool>",
+        "v": "list<item: fixed_size_list<item: double>[2]>",
+        "label": "int64",
+        "name": "string",
+        "weight": "double",
+        "m": "list<item: fixed_size_list<item: fixed_size_list<item: int64>[1]>[2]>",
+        "nothing": "null",
+        "empty": "list<item: double>",
+    }
+    assert reading.rows[0]["v"] == [[1, 2.5], [3, 4]]
+    assert reading.rows[1]["m"] == [[[1], [2]], [[3], [4]]]
+    assert reading.rows[2]["weight"] == 0.5
+    assert reading.rows[2]["i"] is None
+    assert reading.broken == {}
+
+
+def test_nulls_stay_nulls(write):
+    path = write("a.jsonl", '{"x": [1, null], "v": [[1, null], null, [2, 3]]}\n{"x": null}\n')
+    reading = read_all(path)
+    assert reading.rows[0] == {"x": [1, None], "v": [[1, None], None, [2, 3]]}
+    assert reading.rows[1] == {"x": None, "v": None}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"x": [1, 2]', "broken line"),
+        ("[1, 2]", "broken line"),
+        ("null", "broken line"),
+        ("{'x': [1]}", "broken line"),
+        ('{"x": [1]} {"x": [2]}', "broken line"),
+        ('{"x": [1]} null {"x": [2]}', "broken line"),
+        ('{"x": [1]}, ', "broken line"),
+        ('{"x": [1], "x": [2]}', "broken line"),
+        ('{"x": [NULL]}', "broken line"),
+        ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "broken line"),
+        ('{"y": ' + '{"y":' * 100_000 + "1" + "}" * 100_001, None),
+        ('{"x": 1}', "wrong type"),
+        ('{"x": ["1"]}', "wrong type"),
+        ('{"x": [[1]]}', "wrong type"),
+        ('{"x": [true]}', "wrong type"),
+        ('{"v": [1, 2]}', "wrong type"),
+        ('{"s": [1]}', "wrong type"),
+        ('{"x": [9223372036854775808]}', "integer out of range"),
+        ('{"x": [-9223372036854775808, 9223372036854775807]}', None),
+        ('{"v": [[1, 2], [3]]}', "ragged inner vectors"),
+        ('{"v": [[1, 2, 3]]}', "ragged inner vectors"),
+        ('{"v": [[]]}', "ragged inner vectors"),
+        ('{"v": [[1e999, 2]]}', "infinite value"),
+        (b'{"s": ["\xff"]}', "not UTF-8"),
+        ('{"s": ["\\ud800"]}', "broken line"),
+        ('  {"x": [1]}\t\r', None),
+    ],
+)
+def test_a_broken_line_is_named_and_the_others_are_read(write, line, reason):
+    line = line if isinstance(line, bytes) else line.encode()
+    good = b'{"x": [1, 2], "v": [[1.5, 2]], "s": ["a", "b"]}\n'
+    path = write("a.jsonl", good * 20 + line + b"\n" + good * 20)
+    reading = read_all(path)
+    assert reading.broken == ({} if reason is None else {20: reason})
+    assert list(reading.rows) == [n for n in range(41) if n != 20 or reason is None]
+    assert all(reading.rows[n]["x"] == [1, 2] for n in reading.rows if n != 20)
+    if reason is not None:
+        assert reading.named[0].raw == line.decode("utf-8", "backslashreplace")[:1000]
+
+
+def test_an_object_over_two_lines_never_shifts_the_rows_after_it(write):
+    path = write("a.jsonl", '{"x": [1]}\n{"x":\n[2]}\n{"x": [3]}{"x": [4]}\n{"x": [5]}\n')
+    reading = read_all(path)
+    assert {n: row["x"] for n, row in reading.rows.items()} == {0: [1], 4: [5]}
+    assert reading.broken == {1: "broken line", 2: "broken line", 3: "broken line"}
+
+
+def test_blank_lines_are_no_rows_but_have_numbers(write):
+    path = write("a.jsonl", '\n{"x": [1]}\r\n\r\n   \n{"x": [2]}')
+    reading = read_all(path)
+    assert {n: row["x"] for n, row in reading.rows.items()} == {1: [1], 4: [2]}
+    assert reading.broken == {}
+    assert reading.source.rows == 5
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(write):
+    path = write("a.jsonl", b"\xef\xbb\xbf" + b'{"x": [1]}\n{"x": [2]}\n')
+    reading = read_all(path)
+    assert list(reading.rows) == [0, 1]
+    assert reading.broken == {}
+    path = write("b.jsonl.gz", gzip.compress(path.read_bytes()))
+    assert read_all(path).rows == reading.rows
+
+
+def test_utf16_is_refused(write):
+    path = write("a.jsonl", '{"x": [1]}\n'.encode("utf-16"))
+    with pytest.raises(InputError, match=r"a\.jsonl: is UTF-16 text; convert it to UTF-8"):
+        read_all(path)
+
+
+def test_a_list_of_objects_is_refused_with_a_way_out(write):
+    path = write("a.json", json.dumps([{"x": [1]}], indent=1))
+    with pytest.raises(InputError, match="begins with a list; JSON Lines have one object a line"):
+        read_all(path)
+
+
+def test_columns_that_are_not_asked_for_may_be_anything(write):
+    rows = [{"x": [1], "other": other} for other in (1, "a", {"b": [{}]}, [[1], 2], None)]
+    path = write("a.jsonl", lines_of(rows))
+    reading = read_all(path, columns=["x"])
+    assert len(reading.rows) == 5
+    assert reading.broken == {}
+
+
+def test_files_agree_on_types(write):
+    texts = [
+        '{"x": [1, 2], "v": [], "n": null}\n',
+        '{"x": [1.5], "v": [[1, 2]], "n": "a", "late": 3}\n',
+        "",
+    ]
+    paths = [write(f"{i}.jsonl", text) for i, text in enumerate(texts)]
+    options = SourceOptions()
+    files = agree_on_columns([open_file(InputFile(str(p), p.name), options) for p in paths])
+    assert {str(file.columns) for file in files} == {
+        "x: list<item: double>\n  child 0, item: double\n"
+        "v: list<item: fixed_size_list<item: int64>[2]>\n"
+        "  child 0, item: fixed_size_list<item: int64>[2]\n      child 0, item: int64\n"
+        "n: string\nlate: int64"
+    }
+    assert [file.rows for file in files] == [1, 1, 0]
+
+
+def test_shapes_and_roles_decide_what_lists_of_lists_are(write):
+    path = write("a.jsonl", '{"a": [[1, 2]], "b": [1, 2], "c": [1, 2], "d": [[]]}\n')
+    options = SourceOptions(shapes={"a": (1, 2), "b": (2,), "d": (3,)}, contexts=("c",))
+    assert types_of(read_all(path, options)) == {
+        "a": "fixed_size_list<item: fixed_size_list<item: int64>[2]>[1]",
+        "b": "fixed_size_list<item: int64>[2]",
+        "c": "fixed_size_list<item: int64>[2]",
+        "d": "list<item: fixed_size_list<item: double>[3]>",
+    }
+
+
+def test_a_line_past_the_limit_is_broken_and_the_rest_is_read(write):
+    long = json.dumps({"x": list(range(400))})
+    text = lines_of([{"x": [1]}, {"x": [2]}]) + long + "\n" + lines_of([{"x": [3]}]) + long
+    path = write("a.jsonl", text)
+    for limit in (300, len(long) - 1):
+        reading = read_all(path, SourceOptions(max_row_bytes=limit))
+        assert reading.broken == {2: "row too large", 4: "row too large"}
+        assert {n: row["x"] for n, row in reading.rows.items()} == {0: [1], 1: [2], 3: [3]}
+        assert reading.named[0].raw == long[:1000]
+    assert len(read_all(path, SourceOptions(max_row_bytes=3200)).rows) == 5
+
+
+def test_a_column_has_one_type_in_all_of_the_file(write, monkeypatch):
+    monkeypatch.setattr("lengthwise.pipeline.sources.jsonl._INFERRED_BYTES", 100)
+    path = write("a.jsonl", lines_of([{"x": [1]}] * 50 + [{"x": [1.5]}] + [{"x": [2]}] * 50))
+    reading = read_all(path)
+    assert reading.broken == {50: "wrong type"}
+    assert len(reading.rows) == 100
+
+
+@given(
+    rows=st.lists(
+        st.one_of(
+            st.fixed_dictionaries(
+                {
+                    "x": st.lists(st.integers(-(2**63), 2**63 - 1) | st.none()),
+                    "v": st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2)),
+                    "s": st.lists(st.text(max_size=4)),
+                }
+            ).map(lambda row: json.dumps(row).encode()),
+            st.sampled_from([b"", b"  ", b"{", b"null", b'{"x": "y"}', b'{"v": [[1]]}', b"\xff"]),
+            st.binary(max_size=6).map(lambda line: line.replace(b"\n", b"")),
+        ),
+        max_size=12,
+    ),
+    ending=st.sampled_from([b"\n", b"\r\n"]),
+    last=st.booleans(),
+    unit_bytes=st.integers(1, 400),
+    batch_rows=st.none() | st.integers(1, 4),
+    block_bytes=st.integers(1, 300),
+)
+def test_any_cut_gives_the_same_rows(
+    tmp_path_factory, rows, ending, last, unit_bytes, batch_rows, block_bytes
+):
+    head = b'{"x": [1, null], "v": [[1.5, 2.5]], "s": ["a"]}'
+    data = ending.join([head, *rows]) + (ending if last else b"")
+    path = tmp_path_factory.getbasetemp() / "cut.jsonl"
+    path.write_bytes(data)
+    whole = read_all(path)
+    for line, text in enumerate(data.split(b"\n")):
+        try:
+            row = json.loads(text)
+            assert text.strip(b" \t\r\n")
+        except (ValueError, AssertionError):
+            assert line not in whole.rows
+            continue
+        if line in whole.rows and "s" in row:
+            expected = {name: row[name] for name in ("x", "s", "v")}
+            np.testing.assert_equal(whole.rows[line], expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lengthwise.pipeline.sources.jsonl._BLOCK_BYTES", block_bytes)
+        cut = read_all(path, SourceOptions(unit_bytes=unit_bytes), batch_rows=batch_rows)
+    np.testing.assert_equal(cut.rows, whole.rows)
+    assert cut.broken == whole.broken
+    assert cut.source.identity == whole.source.identity
+
+
+def test_vectors_keep_their_bits(write):
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(n, 3)).astype(np.float32) for n in (4, 0, 7)]
+    path = write("a.jsonl", lines_of([{"v": row.astype(float).tolist()} for row in rows]))
+    reading = read_all(path)
+    for number, row in enumerate(rows):
+        found = np.array(reading.rows[number]["v"], np.float32).reshape(-1, 3)
+        np.testing.assert_array_equal(found, row)
+    assert pa.types.is_fixed_size_list(reading.columns.field("v").type.value_type)
