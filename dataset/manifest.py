@@ -71,23 +71,26 @@ def shard_name(split: str, max_length: int, index: int, count: int) -> str:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of one split: read = written + dropped + rejected.
+    """What became of the rows of one split: read + pieces = written + dropped + rejected.
 
     Attributes:
         read: rows of the input that belong to the split.
         written: records in its shards.
         dropped: reason -> rows left out as the options say.
         rejected: reason -> rows left out because they are faulty.
+        pieces: records more than rows, because overlong rows were split.
     """
 
     read: int
     written: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
+    pieces: int = 0
 
     @property
     def balanced(self) -> bool:
-        return self.read == self.written + sum(self.dropped.values()) + sum(self.rejected.values())
+        left_out = sum(self.dropped.values()) + sum(self.rejected.values())
+        return self.read + self.pieces == self.written + left_out
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -95,6 +98,7 @@ class Account:
             "written": self.written,
             "dropped": dict(sorted(self.dropped.items())),
             "rejected": dict(sorted(self.rejected.items())),
+            "pieces": self.pieces,
         }
 
 
@@ -321,6 +325,7 @@ def _account(fields: Fields) -> Account:
         written=fields.integer("written"),
         dropped=fields.counts("dropped"),
         rejected=fields.counts("rejected"),
+        pieces=fields.integer("pieces"),
     )
 
 

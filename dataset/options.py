@@ -12,7 +12,8 @@ from lengthwise.dataset.document import Fields
 from lengthwise.dataset.errors import PlanError
 
 STRATEGIES = ("optimal", "quantile", "geometric", "width", "fixed")
-OVERLONG = ("error", "drop", "truncate_end", "truncate_start")
+OVERLONG = ("error", "drop", "truncate_end", "truncate_start", "split")
+SIDES = ("right", "left")
 EMPTY = ("drop", "error")
 NAN = ("missing", "keep", "error")
 FILLS = ("zero", "forward", "mean")
@@ -38,6 +39,7 @@ class PlanOptions:
         align: max_lengths are rounded up to a multiple of this.
         max_length: rows with more steps are overlong; None allows any length.
         overlong: what becomes of overlong rows, one of `OVERLONG`.
+        overlap: steps that a piece of an overlong row shares with the one before; with `split`.
         empty: what becomes of rows without a step, `drop` or `error`.
         splits: name -> fraction of the rows; the fractions add up to 1.
         seed: of the row keys, which decide split, shard and order.
@@ -50,6 +52,8 @@ class PlanOptions:
         normalize: float sequence feature -> one of `NORMALIZATIONS`.
         split_by: column whose equal values all go to one split.
         split_column: column that names the split of each row.
+        padding: the side of a row that is padded, `right` or `left`.
+        pad_value: what stands in padding of numbers; the mask, not the value, says what it is.
         max_rejected: faulty rows that are left out before the build fails: a number, as `10`, or a
             share of all rows, as `0.1%`.
     """
@@ -60,6 +64,7 @@ class PlanOptions:
     align: int = 8
     max_length: int | None = None
     overlong: str = "error"
+    overlap: int = 0
     empty: str = "drop"
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 1.0})
     seed: int = 0
@@ -71,6 +76,8 @@ class PlanOptions:
     normalize: Mapping[str, str] = field(default_factory=dict)
     split_by: str | None = None
     split_column: str | None = None
+    padding: str = "right"
+    pad_value: float = 0.0
     max_rejected: str = "0"
 
     def __post_init__(self) -> None:
@@ -84,6 +91,16 @@ class PlanOptions:
         one_of("strategy", self.strategy, STRATEGIES)
         one_of("overlong", self.overlong, OVERLONG)
         one_of("empty", self.empty, EMPTY)
+        one_of("padding", self.padding, SIDES)
+        if not math.isfinite(self.pad_value):
+            raise PlanError(f"--pad-value is {self.pad_value}; it must be a finite number")
+        _within("overlap", self.overlap, 0, MAX_LENGTH)
+        if self.overlong == "split" and self.max_length is None:
+            raise PlanError("--overlong split needs --max-length")
+        if self.overlap and (self.overlong != "split" or self.overlap >= (self.max_length or 0)):
+            raise PlanError(
+                f"--overlap is {self.overlap}; it must be below --max-length, with --overlong split"
+            )
         one_of("nan", self.nan, NAN)
         if isinstance(self.fill, str):
             one_of("fill", self.fill, FILLS)
@@ -119,6 +136,7 @@ class PlanOptions:
             "align": self.align,
             "max_length": self.max_length,
             "overlong": self.overlong,
+            "overlap": self.overlap,
             "empty": self.empty,
             "splits": dict(self.splits),
             "seed": self.seed,
@@ -130,6 +148,8 @@ class PlanOptions:
             "normalize": dict(sorted(self.normalize.items())),
             "split_by": self.split_by,
             "split_column": self.split_column,
+            "padding": self.padding,
+            "pad_value": self.pad_value,
             "max_rejected": self.max_rejected,
         }
 
@@ -164,6 +184,7 @@ class PlanOptions:
                 align=fields.integer("align"),
                 max_length=_optional(fields, "max_length"),
                 overlong=fields.text("overlong"),
+                overlap=fields.integer("overlap"),
                 empty=fields.text("empty"),
                 splits={
                     name: fields.nested("splits").number(name)
@@ -181,6 +202,8 @@ class PlanOptions:
                 },
                 split_by=_optional_text(fields, "split_by"),
                 split_column=_optional_text(fields, "split_column"),
+                padding=fields.text("padding"),
+                pad_value=float(fields.number("pad_value")),
                 max_rejected=fields.text("max_rejected"),
             )
         except PlanError as reason:

@@ -78,7 +78,7 @@ def _account_faults(manifest: Manifest) -> Iterator[str]:
     for split, account in manifest.accounts.items():
         records = manifest.records(split)
         if not account.balanced:
-            yield f"{place}: split '{split}': read is not written + dropped + rejected"
+            yield f"{place}: split '{split}': read + pieces is not written + dropped + rejected"
         if account.written != records:
             yield (
                 f"{place}: split '{split}': {account.written} rows were written, "

@@ -48,16 +48,19 @@ class Tally:
         read: rows that belong to the split.
         written: rows that are passed on.
         dropped, rejected: reason -> rows.
+        pieces: rows more, because overlong rows were split.
     """
 
     read: int = 0
     written: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    pieces: int = 0
 
     def add(self, other: Tally) -> None:
         self.read += other.read
         self.written += other.written
+        self.pieces += other.pieces
         for mine, theirs in ((self.dropped, other.dropped), (self.rejected, other.rejected)):
             for reason, rows in theirs.items():
                 mine[reason] = mine.get(reason, 0) + rows
@@ -68,11 +71,12 @@ class Tally:
         Raises:
             UnbalancedError: rows were lost or doubled on the way.
         """
-        account = Account(self.read, records, self.dropped, self.rejected)
+        account = Account(self.read, records, self.dropped, self.rejected, self.pieces)
         if records != self.written or not account.balanced:
             raise UnbalancedError(
                 f"accounts do not balance: {self.read} rows were read, {records} written, "
-                f"{self.dropped} dropped and {self.rejected} rejected, {self.written} passed on; "
+                f"{self.dropped} dropped and {self.rejected} rejected, {self.pieces} pieces added, "
+                f"{self.written} passed on; "
                 "the old dataset stays as it was; please report this"
             )
         return account
@@ -83,6 +87,7 @@ class Tally:
             "written": self.written,
             "dropped": self.dropped,
             "rejected": self.rejected,
+            "pieces": self.pieces,
         }
 
 

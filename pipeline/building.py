@@ -26,7 +26,7 @@ from lengthwise.pipeline.staging import STAGING_NAME, Staging, shard_report_path
 
 # Options that staged rows do not depend on.
 _LATER = frozenset(
-    ("num_buckets", "strategy", "boundaries", "align", "shard_size")
+    ("num_buckets", "strategy", "boundaries", "align", "shard_size", "padding", "pad_value")
     + ("vocab_size", "min_count", "max_rejected")
 )
 
@@ -133,6 +133,7 @@ def _write(
         staging=job.staging,
         data_folder=str(data_folder),
         fingerprint=fingerprint,
+        exchange=execution.chosen_exchange,
     )
     units = len(source.units)
     reports = shard_report_path(job.staging, fingerprint, ("", 0, 0)).parent

@@ -1,8 +1,11 @@
 """The exchange: from rows in the order of the input to shards in the order of row keys.
 
-What travels through the GroupByKey are references, `(unit, slices of its chunks)`; the rows
-themselves stay where ingesting left them and are mapped by the worker that writes a shard. The key
-is (split, bucket, shard), so a bucket that holds most rows is spread over all workers.
+The key of the GroupByKey is (split, bucket, shard), so a bucket that holds most rows is spread over
+all workers. Two things can travel through it, with the same shards in the end:
+
+    spill    (unit, slices of its chunks): the rows stay where ingesting left them, and the worker
+             that writes a shard maps them; for local runners, whose GroupByKey is in memory
+    engine   (unit, rows): packed, unpadded, as Arrow IPC; for runners with a shuffle of their own
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class ExchangeJob:
         staging: the staging folder.
         data_folder: where shards go.
         fingerprint: of the build.
+        exchange: `spill` sends references to rows through the GroupByKey, `engine` the rows.
     """
 
     plan: Plan
@@ -62,6 +66,7 @@ class ExchangeJob:
     staging: str
     data_folder: str
     fingerprint: str
+    exchange: str = "spill"
 
 
 def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
@@ -95,28 +100,40 @@ def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any
         for index in range(counts[split, max_length]):
             shard = (split, max_length, index)
             if not shard_report_path(job.staging, job.fingerprint, shard).is_file():
-                yield shard, (number, own)
+                if job.exchange == "engine":
+                    rows = _rows_of(shard, [(number, own)], counts[split, max_length], job)
+                    if rows is not None:
+                        yield shard, (number, _to_bytes(rows))
+                else:
+                    yield shard, (number, own)
 
 
-def write_shard_of(
-    group: tuple[ShardKey, Iterable[tuple[int, list[Slice]]]], job: ExchangeJob
-) -> None:
+def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: ExchangeJob) -> None:
     """Writes a shard: its rows in the order of their keys, padded, masked and encoded."""
     shard, references = group
     split, max_length, index = shard
     count = job.plan.shard_counts()[split, max_length]
-    rows = _rows_of(shard, sorted(references), count, job)
+    in_order = sorted(references, key=lambda reference: reference[0])
+    if job.exchange == "engine":
+        rows = pa.concat_batches([_from_bytes(block) for _, block in in_order])
+    else:
+        rows = _rows_of(shard, in_order, count, job)
     if rows is not None:
         layout = job.plan.layout(max_length)
-        # Keys differ within a file; between files, the order of the units breaks ties.
-        order = np.argsort(rows.column(KEY).to_numpy(), kind="stable")
+        order = _order(rows)
         block_rows = max(1, _BLOCK_BYTES // layout.stride)
 
         def blocks() -> Iterator[np.ndarray]:
             for first in range(0, len(order), block_rows):
                 block = rows.take(pa.array(order[first : first + block_rows]))
                 unpacked = unpack_rows(block, job.plan.schema, job.storage)
-                yield encode_rows(finished(unpacked, job.plan), job.plan.schema, layout)
+                yield encode_rows(
+                    finished(unpacked, job.plan),
+                    job.plan.schema,
+                    layout,
+                    side=job.plan.options.padding,
+                    pad_value=job.plan.options.pad_value,
+                )
 
         name = shard_name(split, max_length, index, count)
         written = write_shard(Path(job.data_folder) / name, blocks())
@@ -126,6 +143,19 @@ def write_shard_of(
         report = [0, 0, 0, 0]
     path = shard_report_path(job.staging, job.fingerprint, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
+
+
+def _order(rows: pa.RecordBatch) -> np.ndarray:
+    """Positions of rows in the order of their keys.
+
+    Rows of a file never share a key, but rows of two files or pieces of split rows can. Their
+    lengths break the tie, then their order in the input, which the chunks keep for equal lengths.
+    """
+    keys = rows.column(KEY).to_numpy()
+    order = np.argsort(keys, kind="stable")
+    if (keys[order[1:]] == keys[order[:-1]]).any():
+        return np.lexsort((rows.column(LENGTH).to_numpy(), keys))
+    return order
 
 
 def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
@@ -181,3 +211,14 @@ def _mapped(path: Path) -> pa.Buffer:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
     with open(path, "rb") as file:
         return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _to_bytes(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def _from_bytes(block: bytes) -> pa.RecordBatch:
+    return pa.ipc.open_stream(block).read_next_batch()

@@ -179,11 +179,22 @@ def _usable(
         rejected = np.flatnonzero((fates != 0) & ~np.isin(fates, dropped))
         room = max(0, options.rejected_kept - len(report.rejected))
         report.rejected += _described(found, rejected, fates, room)
-    if options.max_length is not None and (rows.lengths > options.max_length).any():
-        rows = rows.truncated(options.max_length, keep_end=options.overlong == "truncate_start")
     tallies = tally_by_split(found.splits, fates, dropped, report.splits)
+    splits = found.splits[fates == 0]
+    if options.max_length is not None and (rows.lengths > options.max_length).any():
+        if options.overlong == "split":
+            rows, row = rows.pieces(options.max_length, options.overlap)
+            added = np.bincount(splits[row], minlength=len(report.splits))
+            added -= np.bincount(splits, minlength=len(report.splits))
+            for name, pieces in zip(report.splits, added.tolist(), strict=True):
+                tallies[name].pieces += pieces
+                tallies[name].written += pieces
+            splits = splits[row]
+        else:
+            keep_end = options.overlong == "truncate_start"
+            rows = rows.truncated(options.max_length, keep_end=keep_end)
     report.tallies = merge_tallies([report.tallies, tallies])
-    return rows, found.splits[fates == 0]
+    return rows, splits
 
 
 def _described(

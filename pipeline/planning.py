@@ -105,11 +105,13 @@ class Input:
                     f"--normalize {name}={kind}: {feature.describe()} is no float sequence that a "
                     "model takes in"
                 )
-        if not isinstance(options.fill, str) and options.fill % 1:
+        for option, value in (("fill", options.fill), ("pad-value", options.pad_value)):
+            if isinstance(value, str) or value % 1 == 0:
+                continue
             for feature in self.schema.sequences:
                 if feature.dtype == "int64" and feature.encoding == NUMBERS and not feature.label:
                     raise PlanError(
-                        f"--fill {options.fill:g}: feature '{feature.name}' holds integers; give "
+                        f"--{option} {value:g}: feature '{feature.name}' holds integers; give "
                         "an integer"
                     )
 
@@ -321,8 +323,7 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
         max_lengths=_max_lengths(histogram, options),
         histograms=findings.histograms,
         statistics={
-            feature.name: _statistics(feature, findings, options.fill)
-            for feature in schema.features
+            feature.name: _statistics(feature, findings, options) for feature in schema.features
         },
         vocabularies=findings.vocabularies,
         normalizations={
@@ -342,12 +343,14 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
     )
 
 
-def _statistics(feature: Feature, findings: Findings, fill: str | float) -> FeatureStatistics:
+def _statistics(feature: Feature, findings: Findings, options: PlanOptions) -> FeatureStatistics:
     found = findings.summaries[feature.name].statistics(feature)
     if feature.encoding == NUMBERS:
-        if feature.sequence and feature.dtype == "int64" and not isinstance(fill, str):
-            # The fill must fit into the varints too.
-            low, high = min(found.low, int(fill)), max(found.high, int(fill))
+        if feature.sequence and feature.dtype == "int64":
+            # What stands at missing steps and in padding must fit into the varints too.
+            extra = [int(v) for v in (options.fill, options.pad_value) if not isinstance(v, str)]
+            extra = [value for value in extra if value]
+            low, high = min(found.low, *extra, found.low), max(found.high, *extra, found.high)
             return replace(found, low=low, high=high)
         return found
     strings = len(findings.vocabularies[feature.name])

@@ -18,6 +18,7 @@ from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
 LOCAL_RUNNER = "local"
 # Each is a process with a hundred MiB of its own; past the number of cores none helps.
 MAX_WORKERS = 256
+EXCHANGES = ("spill", "engine")
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,27 @@ class Execution:
         runner: `local`, or the name of a runner of Beam.
         workers: processes on this machine; the local runner only.
         beam_args: options handed to Beam as they are, as in `--flink_master=…`.
+        exchange: how rows get to their shards, one of `EXCHANGES`; None takes `spill` for the local
+            runner and `engine` for others.
     """
 
     runner: str = LOCAL_RUNNER
     workers: int = 1
     beam_args: tuple[str, ...] = ()
+    exchange: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers is {self.workers}; it must lie within [1, {MAX_WORKERS}]")
+        if self.exchange not in (None, *EXCHANGES):
+            raise UsageError(
+                f"--exchange is {self.exchange!r}; it must be one of {', '.join(EXCHANGES)}"
+            )
+
+    @property
+    def chosen_exchange(self) -> str:
+        """The exchange that was asked for, or the one that suits the runner."""
+        return self.exchange or ("spill" if self.runner == LOCAL_RUNNER else "engine")
 
 
 def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Execution) -> None:

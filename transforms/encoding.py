@@ -15,7 +15,7 @@ from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import SchemaError
 from lengthwise.dataset.record import Field, RecordLayout, encode_varints, varint_width
-from lengthwise.dataset.schema import LENGTH, MASK, Schema
+from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS, Schema
 from lengthwise.dataset.tfrecord import seal_frames
 from lengthwise.transforms.padding import PaddedBatch, observed_mask, place_steps, slot_mask
 from lengthwise.transforms.ragged import RaggedRows
@@ -57,13 +57,22 @@ def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
     return framed
 
 
-def encode_rows(rows: RaggedRows, schema: Schema, layout: RecordLayout) -> np.ndarray:
+def encode_rows(
+    rows: RaggedRows,
+    schema: Schema,
+    layout: RecordLayout,
+    *,
+    side: str = "right",
+    pad_value: float = 0.0,
+) -> np.ndarray:
     """Pads and encodes ragged rows in one copy; the same bytes as padding and then encoding.
 
     Args:
         rows: of one bucket; none is longer than `layout.max_length`.
         schema: the features.
         layout: of the records.
+        side: which side of a row is padded, `right` or `left`.
+        pad_value: what stands in padding of sequences of numbers that are no labels.
 
     Returns:
         (n, layout.stride) uint8, framed records.
@@ -72,8 +81,9 @@ def encode_rows(rows: RaggedRows, schema: Schema, layout: RecordLayout) -> np.nd
         InputError: a row is longer than `layout.max_length`.
         SchemaError: values of a feature have another shape or type than the layout says.
     """
-    framed = _blank(len(rows), layout)
-    slots = slot_mask(rows.lengths, layout.max_length)
+    padded = [f.name for f in schema.sequences if f.encoding == NUMBERS and not f.label]
+    framed = _blank(len(rows), layout, dict.fromkeys(padded, pad_value))
+    slots = slot_mask(rows.lengths, layout.max_length, side=side)
     for feature in schema.features:
         field = layout[feature.name]
         if feature.sequence:
@@ -81,7 +91,9 @@ def encode_rows(rows: RaggedRows, schema: Schema, layout: RecordLayout) -> np.nd
         else:
             _put_values(framed, field, rows.contexts[feature.name])
     _put_values(framed, layout[LENGTH], rows.lengths)
-    mask = slots if rows.observed is None else observed_mask(rows, layout.max_length)
+    mask = slots
+    if rows.observed is not None:
+        mask = observed_mask(rows, layout.max_length, side=side)
     framed[:, layout[MASK].payload] = mask
     seal_frames(framed)
     return framed
@@ -149,13 +161,16 @@ def _encode(
     return max_length, encode_examples(batch, layout)
 
 
-def _blank(n: int, layout: RecordLayout) -> np.ndarray:
-    """(n, stride) uint8: copies of the template, padding of integers being varints of zero."""
+def _blank(n: int, layout: RecordLayout, padding: Mapping[str, float] | None = None) -> np.ndarray:
+    """(n, stride) uint8: copies of the template; fields not named in `padding` are zeros."""
     template = np.frombuffer(layout.template, np.uint8).copy()
     for field in layout.fields:
-        if field.dtype == "int64" and field.width > 1:
-            zeros = template[field.payload].reshape(-1, field.width)
-            zeros[:, :-1] = 0x80
+        value = (padding or {}).get(field.name, 0.0)
+        payload = template[field.payload]
+        if field.dtype == "float32":
+            payload[:] = np.full(field.count, value, "<f4").view(np.uint8)
+        else:
+            encode_varints(np.full((1, field.count), int(value)), field.width, payload[None])
     framed = np.empty((n, layout.stride), np.uint8)
     framed[...] = template
     return framed

@@ -14,12 +14,13 @@ from lengthwise.dataset.schema import Schema
 from lengthwise.transforms.ragged import RaggedRows, usable_rows
 
 
-def slot_mask(lengths: np.ndarray, max_length: int) -> np.ndarray:
+def slot_mask(lengths: np.ndarray, max_length: int, *, side: str = "right") -> np.ndarray:
     """The slots that hold a step of a row, observed or not.
 
     Args:
         lengths: (n,) integers within [0, max_length].
         max_length: T.
+        side: which side is padded, `right` or `left`.
 
     Returns:
         (n, T) bool.
@@ -38,9 +39,13 @@ def slot_mask(lengths: np.ndarray, max_length: int) -> np.ndarray:
             f"lengths must lie within [0, {max_length}], found {lengths.min()} to {lengths.max()}"
         )
     if len(lengths) < max_length:
+        if side == "left":
+            return np.arange(max_length, 0, -1) <= lengths[:, None]
         return np.arange(max_length) < lengths[:, None]
     # Rows of a triangle: cheaper than comparing every slot, once there are as many rows as slots.
     triangle = np.tri(max_length + 1, max_length, -1, dtype=np.bool_)
+    if side == "left":
+        triangle = np.ascontiguousarray(triangle[:, ::-1])
     return triangle[lengths]
 
 
@@ -131,9 +136,9 @@ def pad_batch(rows: RaggedRows, max_length: int) -> PaddedBatch:
     return PaddedBatch(features, rows.lengths, observed_mask(rows, max_length))
 
 
-def observed_mask(rows: RaggedRows, max_length: int) -> np.ndarray:
-    """(n, T) bool: slots that hold an observed step."""
-    mask = slot_mask(rows.lengths, max_length)
+def observed_mask(rows: RaggedRows, max_length: int, *, side: str = "right") -> np.ndarray:
+    """(n, T) bool: slots that hold an observed step; `side` is the one that is padded."""
+    mask = slot_mask(rows.lengths, max_length, side=side)
     if rows.observed is not None:
         mask[mask] = rows.observed
     return mask

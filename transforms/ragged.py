@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, Schema, feature_from_arrow
+from lengthwise.transforms.row_keys import piece_keys
 
 # Why a row cannot be used; positions are the codes in `Faults.reasons`.
 REASONS = (
@@ -71,6 +72,31 @@ class RaggedRows:
         lengths = np.minimum(self.lengths, max_length)
         starts = self.offsets[1:] - lengths if keep_end else self.offsets[:-1]
         return self._gathered(slice(None), lengths, gather_index(starts, lengths))
+
+    def pieces(self, max_length: int, overlap: int = 0) -> tuple[RaggedRows, np.ndarray]:
+        """The rows cut into pieces of at most `max_length` steps.
+
+        Args:
+            max_length: steps of a piece.
+            overlap: steps that a piece shares with the one before; below `max_length`.
+
+        Returns:
+            The pieces in order, and the row that each comes from, (m,) int64.
+
+        Example:
+            >>> rows = RaggedRows(np.array([5, 1]), {"x": np.arange(6)}, {})
+            >>> pieces, row = rows.pieces(3, overlap=1)
+            >>> pieces.lengths, pieces.values["x"], row
+            (array([3, 3, 1]), array([0, 1, 2, 2, 3, 4, 5]), array([0, 0, 1]))
+        """
+        stride = max_length - overlap
+        counts = np.where(self.lengths > max_length, -(-(self.lengths - overlap) // stride), 1)
+        row = np.repeat(np.arange(len(self)), counts)
+        piece = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = self.offsets[:-1][row] + piece * stride
+        lengths = np.minimum(max_length, self.offsets[1:][row] - starts)
+        cut = self._gathered(row, lengths, gather_index(starts, lengths))
+        return replace(cut, keys=None if cut.keys is None else piece_keys(cut.keys, piece)), row
 
     def _gathered(
         self, rows: np.ndarray | slice, lengths: np.ndarray, steps: np.ndarray

@@ -72,6 +72,20 @@ def group_keys(seed: int, groups: pa.Array) -> np.ndarray:
     return table[encoded.indices.to_numpy()]
 
 
+def piece_keys(keys: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """Keys of the pieces of rows; the first piece keeps the key of its row.
+
+    Args:
+        keys: (n,) uint64, of the rows that the pieces come from.
+        pieces: (n,) integers, the number of each piece in its row.
+
+    Example:
+        >>> piece_keys(np.array([5, 5], np.uint64), np.array([0, 1]))[0]
+        np.uint64(5)
+    """
+    return np.where(pieces == 0, keys, _mix(keys + pieces.astype(np.uint64) * _GAMMA))
+
+
 def assign_splits(keys: np.ndarray, fractions: Mapping[str, float]) -> np.ndarray:
     """Draws the split of each row.
 

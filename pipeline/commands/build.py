@@ -35,6 +35,13 @@ from lengthwise.pipeline.commands.source_options import reading_of, source_optio
     default=None,
     help="Rows that are decoded at once; never changes the result. [default: about 4 MiB]",
 )
+@click.option(
+    "--exchange",
+    type=click.Choice(["spill", "engine"]),
+    default=None,
+    help="How rows get to their shards: through files (spill) or the runner's shuffle (engine). "
+    "Same bytes. [default: spill for the local runner, engine for others]",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -44,6 +51,7 @@ def command(
     workers: int,
     runner: str,
     batch_rows: int | None,
+    exchange: str | None,
     **values: Any,
 ) -> None:
     """Build the dataset OUT of INPUT: bucketed, padded, masked TFRecords.
@@ -71,7 +79,7 @@ def command(
         for name in PLANNING_NAMES
         if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     ]
-    execution = Execution(runner, workers, beam_args)
+    execution = Execution(runner, workers, beam_args, exchange)
     if plan_path is not None:
         if given:
             option = given[0].replace("_", "-")

@@ -123,6 +123,7 @@ PLANNING_NAMES = (
     "align",
     "max_length",
     "overlong",
+    "overlap",
     "empty",
     "split",
     "split_by",
@@ -135,6 +136,8 @@ PLANNING_NAMES = (
     "nan",
     "fill",
     "normalize",
+    "padding",
+    "pad_value",
     "max_rejected",
 )
 
@@ -190,10 +193,17 @@ _PLANNING = (
     ),
     click.option(
         "--overlong",
-        type=click.Choice(["error", "drop", "truncate_end", "truncate_start"]),
+        type=click.Choice(["error", "drop", "truncate_end", "truncate_start", "split"]),
         default="error",
         show_default=True,
-        help="What becomes of overlong rows; truncate_end cuts the end off.",
+        help="What becomes of overlong rows; truncate_end cuts the end off, split makes pieces.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Steps that a piece of a split row shares with the one before.",
     ),
     click.option(
         "--empty",
@@ -270,6 +280,20 @@ _PLANNING = (
         help="zscore, minmax or log1p for a float sequence; constants from the split 'train'.",
     ),
     click.option(
+        "--padding",
+        type=click.Choice(["right", "left"]),
+        default="right",
+        show_default=True,
+        help="The side of a row that is padded.",
+    ),
+    click.option(
+        "--pad-value",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What stands in padding of numbers; the mask says that it is padding.",
+    ),
+    click.option(
         "--max-rejected",
         default="0",
         show_default=True,
@@ -314,6 +338,7 @@ def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
             align=values["align"],
             max_length=values["max_length"],
             overlong=values["overlong"],
+            overlap=values["overlap"],
             empty=values["empty"],
             splits=values["split"],
             seed=values["seed"],
@@ -325,6 +350,8 @@ def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
             normalize=dict(values["normalize"]),
             split_by=values["split_by"],
             split_column=values["split_column"],
+            padding=values["padding"],
+            pad_value=values["pad_value"],
             max_rejected=values["max_rejected"],
         )
     except PlanError as reason:

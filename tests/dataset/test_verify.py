@@ -199,7 +199,7 @@ def test_accounts_that_do_not_balance_are_found(dataset):
 
     place = dataset.root / MANIFEST_NAME
     assert verify(dataset.root) == [
-        f"{place}: split 'train': read is not written + dropped + rejected",
+        f"{place}: split 'train': read + pieces is not written + dropped + rejected",
         f"{place}: split 'val': 8 rows were written, but its shards hold 9",
     ]
 

@@ -312,3 +312,59 @@ def test_a_build_without_faults_leaves_no_rejected_rows_of_the_one_before(write_
     good = write_input("a.parquet", with_rows(x=[[1]]))
     build([good], out, names=WITH_ROW)
     assert not (out / "rejected").exists()
+
+
+def test_overlong_rows_can_be_split_into_overlapping_pieces(write_input, tmp_path):
+    path = write_input("a.parquet", with_rows(x=[[1, 2, 3, 4, 5], [6], [7, 8, 9]]))
+    options = PlanOptions(max_length=3, overlong="split", overlap=1, align=1, num_buckets=1)
+    manifest = build([path], tmp_path / "out", names=WITH_ROW, options=options)
+    account = manifest.accounts["train"]
+    assert (account.read, account.pieces, account.written) == (3, 1, 4)
+    (shard,) = manifest.shards
+    layout = manifest.layouts[3]
+    records = layout.decode(
+        np.fromfile(manifest.path_of(shard), np.uint8).reshape(-1, layout.stride)
+    )
+    pieces = [
+        (int(row), values[:length].tolist())
+        for row, values, length in zip(records["row"], records["x"], records["length"], strict=True)
+    ]
+    assert sorted(pieces) == [(0, [1, 2, 3]), (0, [3, 4, 5]), (1, [6]), (2, [7, 8, 9])]
+    assert verify(tmp_path / "out") == []
+
+
+def test_pieces_are_the_same_bytes_with_any_batches(write_input, tmp_path):
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(0, 9, n).tolist() for n in rng.integers(1, 60, 150)]
+    path = write_input("a.parquet", with_rows(x=rows))
+    options = PlanOptions(max_length=7, overlong="split", overlap=3, shard_size=4_000)
+    for name, batch_rows in (("a", 4), ("b", None)):
+        build([path], tmp_path / name, names=WITH_ROW, options=options, batch_rows=batch_rows)
+    assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")
+
+
+@pytest.mark.parametrize("value", [0, -7, 300])
+@pytest.mark.parametrize("rows", [2, 40])
+def test_rows_can_be_padded_on_the_left_with_any_value(write_input, tmp_path, value, rows):
+    x = [[1.0, None, 3.0], [4.0]] * (rows // 2)
+    ids = [[1, 2, 3], [4]] * (rows // 2)
+    table = with_rows(x=pa.array(x, pa.list_(pa.float32())), ids=ids)
+    options = PlanOptions(padding="left", pad_value=float(value), align=5, num_buckets=1)
+    manifest = build(
+        [write_input("a.parquet", table)], tmp_path / "out", names=WITH_ROW, options=options
+    )
+    found = decoded(manifest)
+    assert found[0]["x"].tolist() == [value, value, 1, 0, 3]
+    assert found[0]["mask"].tolist() == [False, False, True, False, True]
+    assert found[1]["ids"].tolist() == [value] * 4 + [4]
+    assert found[1]["mask"].tolist() == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_both_exchanges_give_the_same_bytes(two_files, tmp_path, workers):
+    names = FeatureNames(sequences=("frames", "tokens"), labels=("label",))
+    options = PlanOptions(num_buckets=4, align=4, shard_size=9_000)
+    for exchange in ("spill", "engine"):
+        execution = Execution(workers=workers, exchange=exchange)
+        build(two_files, tmp_path / exchange, names=names, options=options, execution=execution)
+    assert folder_digest(tmp_path / "spill") == folder_digest(tmp_path / "engine")

@@ -172,3 +172,10 @@ def test_batches_are_padded_to_their_bucket_in_a_pipeline():
             (4, second, [1], [[True, False, False, False]]),
         ]
         assert_that(padded, equal_to(expected))
+
+
+@pytest.mark.parametrize("rows", [3, 50])
+def test_left_padding_mirrors_right_padding(rows):
+    lengths = np.arange(rows) % 6
+    right, left = slot_mask(lengths, 5), slot_mask(lengths, 5, side="left")
+    np.testing.assert_array_equal(left, right[:, ::-1])

@@ -1,0 +1,253 @@
+"""Lines of CSV: the header, the types of the columns, and lines parsed as those types.
+
+A line is a step, so a quoted value cannot hold a line break. Arrow's parser would let it, which
+shows in the number of rows; then halving the lines finds those at fault.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from lengthwise.dataset.errors import InputError
+from lengthwise.pipeline.sources.lines import LineBlock, first_block
+from lengthwise.pipeline.sources.source import (
+    BROKEN_LINE,
+    NOT_UTF8,
+    OUT_OF_RANGE,
+    WRONG_TYPE,
+    InputFile,
+    SourceOptions,
+)
+
+_MAX_HEADER_BYTES = 1 << 20
+_DELIMITERS = {"csv": ",;\t|", "tsv": "\t"}
+_RETURN = 13
+
+# An empty value is missing, and so is what statistics programs write. NaN stays a number.
+_NULLS = ["", "NA", "N/A", "#N/A", "null", "NULL"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a file.
+
+    Attributes:
+        names: of the columns.
+        delimiter: between values.
+        stop: the byte after it; what a mark of the encoding takes is not counted.
+    """
+
+    names: tuple[str, ...]
+    delimiter: str
+    stop: int
+
+
+@dataclass(frozen=True)
+class CsvLines:
+    """The lines of a block that are not blank.
+
+    Attributes:
+        starts: (n,) where each begins in the block.
+        steps: rows of the lines that were parsed; the group's column is raw bytes.
+        at: (m,) positions of those lines among all.
+        ids: (k,) raw values of the group's column, of all lines that have one.
+        ids_at: (k,) positions of those lines.
+        faults: (position, reason) of the others.
+    """
+
+    starts: np.ndarray
+    steps: pa.RecordBatch
+    at: np.ndarray
+    ids: pa.Array
+    ids_at: np.ndarray
+    faults: tuple[tuple[int, str], ...]
+
+
+def read_header(file: InputFile, options: SourceOptions, format_: str) -> Header:
+    """Reads the names of the columns.
+
+    Raises:
+        InputError: there is no header, or names are missing or repeated.
+    """
+    block = first_block(file, options, _MAX_HEADER_BYTES)
+    line, newline, _ = block.partition(b"\n")
+    try:
+        text = line.decode("utf-8").rstrip("\r")
+    except UnicodeDecodeError:
+        raise InputError(f"{file.path}: line 1: is not UTF-8; convert the file") from None
+    delimiters = _DELIMITERS[format_]
+    delimiter = next((one for one in delimiters if one in text), delimiters[0])
+    names = next(csv.reader([text], delimiter=delimiter), [])
+    if not text.strip() or len(set(names)) < len(names) or not all(names):
+        raise InputError(
+            f"{file.path}: line 1 must name the columns, each once, found {text[:80]!r}"
+        )
+    return Header(tuple(names), delimiter, len(line) + len(newline))
+
+
+class LineParser:
+    """Parses lines as columns of given types.
+
+    Args:
+        header: names of all columns.
+        group_by: the column whose raw value is wanted.
+        types: column -> type, of those that are wanted beside it.
+    """
+
+    def __init__(self, header: Header, group_by: str, types: dict[str, pa.DataType]) -> None:
+        self._header = header
+        self._group_by = group_by
+        self._types = {**types, group_by: pa.binary()}
+        self._parsing = pa.csv.ParseOptions(delimiter=header.delimiter)
+
+    def parse(self, block: LineBlock) -> CsvLines:
+        """The lines of a block that are not blank."""
+        starts, ends = block.bounds()
+        bytes_ = np.frombuffer(block.data, np.uint8)
+        if len(ends):
+            ends = ends - ((ends > starts) & (bytes_[ends - 1] == _RETURN))
+        filled = ends > starts
+        starts, ends = starts[filled], ends[filled]
+        good = np.arange(len(starts))
+        faults: list[tuple[int, str]] = []
+        returns = np.flatnonzero(bytes_ == _RETURN)
+        if len(returns):
+            # Arrow takes a carriage return within a line for its end.
+            line = np.searchsorted(starts, returns, side="right") - 1
+            inside = (line >= 0) & (returns < ends[line]) if len(starts) else returns < 0
+            torn = np.unique(line[inside])
+            faults += [(position, BROKEN_LINE) for position in torn.tolist()]
+            good = np.setdiff1d(good, torn)
+        steps, at, ids, ids_at = [], [], [], []
+        for lines, rows, fault in self._parsed(block.data, starts, ends, good):
+            if fault is not None:
+                faults.append((int(lines[0]), fault))
+            if rows is None:
+                continue
+            ids.append(rows.column(self._group_by))
+            ids_at.append(lines)
+            if fault is None:
+                steps.append(rows)
+                at.append(lines)
+        schema = pa.schema(list(self._types.items()))
+        return CsvLines(
+            starts=starts,
+            steps=pa.concat_batches(steps) if steps else pa.RecordBatch.from_pylist([], schema),
+            at=np.concatenate([np.zeros(0, np.int64), *at]),
+            ids=pa.concat_arrays([pa.array([], pa.binary()), *ids]),
+            ids_at=np.concatenate([np.zeros(0, np.int64), *ids_at]),
+            faults=tuple(sorted(faults)),
+        )
+
+    def _parsed(
+        self, data: bytes, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch | None, str | None]]:
+        """Lines, their rows and no fault; or a line alone, at most its id, and its fault."""
+        if len(lines) == 0:
+            return
+        if len(lines) == 1:
+            yield lines, *self._single(data[int(starts[lines[0]]) : int(ends[lines[0]])])
+            return
+        text = _text_of(data, starts, ends, lines)
+        rows = self._rows(text, len(lines), self._types)
+        if rows is not None:
+            yield lines, rows, None
+            return
+        half = len(lines) // 2
+        yield from self._parsed(data, starts, ends, lines[:half])
+        yield from self._parsed(data, starts, ends, lines[half:])
+
+    def _single(self, line: bytes) -> tuple[pa.RecordBatch | None, str | None]:
+        # Twice: a quote that is not closed would swallow the second.
+        twice = line + b"\n" + line
+        rows = self._rows(twice, 2, self._types)
+        if rows is not None:
+            return rows.slice(0, 1), None
+        rows = self._rows(twice, 2, {self._group_by: pa.binary()})
+        if rows is None:
+            return None, BROKEN_LINE
+        return rows.slice(0, 1), self._fault(twice)
+
+    def _fault(self, twice: bytes) -> str:
+        """Why the values of a line are not of their types."""
+        for name, type_ in self._types.items():
+            if self._rows(twice, 2, {name: type_}) is not None:
+                continue
+            if self._rows(twice, 2, {name: pa.string()}) is None:
+                return NOT_UTF8
+            if pa.types.is_integer(type_):
+                rows = self._rows(twice, 2, {name: pa.string()})
+                text = "" if rows is None else str(rows.column(0)[0]).strip()
+                return OUT_OF_RANGE if text.lstrip("-").isdecimal() else WRONG_TYPE
+            return WRONG_TYPE
+        return BROKEN_LINE
+
+    def _rows(
+        self, text: bytes, count: int, types: dict[str, pa.DataType]
+    ) -> pa.RecordBatch | None:
+        """The rows of so many lines; None where one of them is broken."""
+        try:
+            table = pa.csv.read_csv(
+                pa.BufferReader(text),
+                pa.csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(text) + 1,
+                    column_names=list(self._header.names),
+                ),
+                self._parsing,
+                pa.csv.ConvertOptions(
+                    column_types=types, include_columns=list(types), null_values=_NULLS
+                ),
+            )
+        except (pa.ArrowException, ValueError):
+            return None
+        if table.num_rows != count:
+            return None
+        batches = table.combine_chunks().to_batches()
+        return batches[0] if len(batches) == 1 else None
+
+
+def infer_types(block: bytes, header: Header) -> dict[str, pa.DataType]:
+    """Types of all columns, from lines that come first; other lines do not matter here."""
+    if not block.strip():
+        return dict.fromkeys(header.names, pa.null())
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(block),
+            pa.csv.ReadOptions(
+                use_threads=False, block_size=len(block) + 1, column_names=list(header.names)
+            ),
+            pa.csv.ParseOptions(
+                delimiter=header.delimiter, invalid_row_handler=lambda row: "skip"
+            ),
+            pa.csv.ConvertOptions(null_values=_NULLS),
+        )
+    except (pa.ArrowException, ValueError):
+        return dict.fromkeys(header.names, pa.string())
+    return {column.name: _known(column.type) for column in table.schema}
+
+
+def empty_as_null(column: pa.Array) -> pa.Array:
+    """Strings with nulls where nothing stood."""
+    if not pa.types.is_string(column.type):
+        return column
+    empty = pa.compute.equal(pa.compute.binary_length(column), 0)
+    return pa.compute.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def _known(type_: pa.DataType) -> pa.DataType:
+    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return type_ if any(is_type(type_) for is_type in known) else pa.string()
+
+
+def _text_of(data: bytes, starts: np.ndarray, ends: np.ndarray, lines: Sequence[int]) -> bytes:
+    first, last = int(lines[0]), int(lines[-1])
+    if last - first == len(lines) - 1:
+        return data[int(starts[first]) : int(ends[last])]
+    return b"\n".join(data[int(starts[line]) : int(ends[line])] for line in lines)
