@@ -23,6 +23,7 @@ MANIFEST_NAME = "dataset.json"
 PLAN_NAME = "plan.json"
 REPORT_NAME = "report.html"
 VOCABULARY_FOLDER = "vocabulary"
+STAGING_NAME = ".staging"
 REJECTED_NAME = "rejected/part-00000.parquet"
 MANIFEST_FORMAT = "lengthwise-dataset"
 MANIFEST_VERSION = 1
@@ -243,6 +244,17 @@ class Manifest:
 def data_folder_name(fingerprint: str) -> str:
     """The name of the folder that holds the shards of one build."""
     return f"data-{fingerprint}"
+
+
+def data_folders(root: Path) -> list[Path]:
+    """The data folders below a dataset folder, those of other builds too, and nobody else's."""
+    return [
+        folder
+        for folder in sorted(root.glob(data_folder_name("*")))
+        if _FINGERPRINT.fullmatch(folder.name.removeprefix(data_folder_name("")))
+        and folder.is_dir()
+        and not folder.is_symlink()
+    ]
 
 
 def document_crc32c(document: Mapping[str, Any]) -> int:

@@ -138,7 +138,7 @@ class PlanOptions:
             "overlong": self.overlong,
             "overlap": self.overlap,
             "empty": self.empty,
-            "splits": dict(self.splits),
+            "splits": dict(sorted(self.splits.items())),
             "seed": self.seed,
             "shard_size": self.shard_size,
             "vocab_size": self.vocab_size,

@@ -14,10 +14,11 @@ from lengthwise.dataset.errors import CorruptDataError, LengthwiseError, Manifes
 from lengthwise.dataset.manifest import (
     MANIFEST_NAME,
     PLAN_NAME,
+    STAGING_NAME,
     Manifest,
     Shard,
     crc_matches,
-    data_folder_name,
+    data_folders,
 )
 from lengthwise.dataset.schema import LENGTH
 from lengthwise.dataset.tfrecord import read_records
@@ -67,7 +68,10 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         yield from _shard_faults(manifest, shard)
     named = {manifest.path_of(shard) for shard in manifest.shards}
     named.add(manifest.data_folder / PLAN_NAME)
-    for folder in sorted(manifest.root.glob(data_folder_name("*"))):
+    for folder in data_folders(manifest.root):
+        if folder != manifest.data_folder:
+            yield f"{folder}: is left of another build; build again to be rid of it"
+            continue
         for stray in sorted(folder.rglob("*")):
             if stray not in named and (stray.is_symlink() or not stray.is_dir()):
                 yield f"{stray}: is not named by the manifest"
@@ -87,7 +91,11 @@ def _account_faults(manifest: Manifest) -> Iterator[str]:
 
 
 def _plan_faults(manifest: Manifest) -> Iterator[str]:
-    for path in (manifest.data_folder / PLAN_NAME, manifest.root / PLAN_NAME):
+    paths = [manifest.data_folder / PLAN_NAME, manifest.root / PLAN_NAME]
+    if (manifest.root / STAGING_NAME).exists():
+        # A build is at work or was killed; the plan at the root may be older than the manifest.
+        paths.pop()
+    for path in paths:
         try:
             if crc32c.crc32c(path.read_bytes()) != manifest.plan_crc32c:
                 yield f"{path}: was changed after the build: its checksum does not match"

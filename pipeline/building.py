@@ -11,18 +11,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, Manifest, data_folder_name
+from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
+from lengthwise.dataset.manifest import MANIFEST_VERSION, STAGING_NAME, Manifest
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import Plan
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
-from lengthwise.pipeline.exchange import ExchangeJob, exchange, written_shards
+from lengthwise.pipeline.exchange import (
+    DATA,
+    ExchangeJob,
+    exchange,
+    forget_lost_shards,
+    written_shards,
+)
 from lengthwise.pipeline.ingest import IngestJob
-from lengthwise.pipeline.planning import FeatureNames, Findings, Input, ingest, open_input, plan_of
+from lengthwise.pipeline.planning import (
+    FeatureNames,
+    Findings,
+    Input,
+    ingest,
+    open_input,
+    plan_of,
+    statistics_of,
+)
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import SourceOptions, status_of
-from lengthwise.pipeline.staging import STAGING_NAME, Staging, shard_report_path
+from lengthwise.pipeline.staging import Staging, shards_folder
 
 # Options that staged rows do not depend on.
 _LATER = frozenset(
@@ -75,6 +89,10 @@ def build(
         (2, (8,))
     """
     inputs = [os.fspath(path) for path in inputs]
+    if not os.fspath(out).strip():
+        raise UsageError("OUT is empty; name the dataset folder")
+    execution = execution or Execution()
+    execution.check()
     if plan is not None and (options is not None or names is not None):
         raise PlanError("a plan holds the features and the options: give either it or them")
     source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema, reading)
@@ -89,16 +107,16 @@ def build(
         findings = ingest(
             source,
             job,
-            execution or Execution(),
+            execution,
             given=vocabularies if plan is None else plan.vocabularies,
             progress=progress,
         )
         if plan is None:
             plan = plan_of(source.schema, wanted, findings)
         else:
-            _require_fit(plan, plan_of(source.schema, wanted, findings))
-        manifest = _write(source, plan, job, findings, out, execution or Execution(), progress)
-    except (InputError, SchemaError, PlanError):
+            _require_fit(plan, findings)
+        manifest = _write(source, plan, job, findings, out, execution, progress)
+    except (InputError, SchemaError, PlanError, UsageError):
         # The input is at fault: running again would only meet the same fault.
         if staging is not None:
             staging.remove()
@@ -123,22 +141,18 @@ def _write(
     progress: Progress | None,
 ) -> Manifest:
     plan_text = plan.dumps()
-    fingerprint = _fingerprint(source, plan_text)
-    data_folder = out / data_folder_name(fingerprint)
     _require_space(out, plan)
-    data_folder.mkdir(exist_ok=True)
     exchange_job = ExchangeJob(
         plan=plan,
+        counts=plan.shard_counts(),
         storage=job.storage,
         staging=job.staging,
-        data_folder=str(data_folder),
-        fingerprint=fingerprint,
+        shards=shards_folder(job.staging, _hash(plan_text)),
         exchange=execution.chosen_exchange,
     )
-    units = len(source.units)
-    reports = shard_report_path(job.staging, fingerprint, ("", 0, 0)).parent
-    total = sum(plan.shard_counts().values())
-    with watched(progress, "writing shards", total, lambda: count_reports(reports)):
+    forget_lost_shards(exchange_job)
+    units, total = len(source.units), sum(exchange_job.counts.values())
+    with watched(progress, "writing shards", total, lambda: count_reports(exchange_job.shards)):
         run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
     shards = written_shards(exchange_job)
     records = dict.fromkeys(findings.tallies, 0)
@@ -146,7 +160,7 @@ def _write(
         records[shard.split] += shard.records
     manifest = Manifest(
         root=out,
-        fingerprint=fingerprint,
+        fingerprint=_hash(plan_text, *(f"{shard.name} {shard.crc32c}" for shard in shards)),
         created_by=f"lengthwise {metadata.version('lengthwise')}",
         schema=plan.schema,
         seed=plan.options.seed,
@@ -158,7 +172,7 @@ def _write(
         },
         plan_crc32c=text_crc32c(plan_text),
     )
-    commit(manifest, plan, findings.rejected)
+    commit(manifest, plan, exchange_job.shards / DATA, findings.rejected)
     return manifest
 
 
@@ -194,24 +208,35 @@ def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
     }
 
 
-def _fingerprint(source: Input, plan_text: str) -> str:
-    """Names the build: the same input and options give the same, wherever the files are."""
-    inputs = [[file.file.name, file.file.split, file.rows, file.identity] for file in source.files]
-    text = json.dumps([MANIFEST_VERSION, inputs, plan_text])
+def _hash(*texts: str) -> str:
+    """16 hex digits of texts: of the plan for what is staged, of plan and shards for a dataset.
+
+    A dataset is named by its content, so another content never gets into its folder.
+    """
+    text = json.dumps([MANIFEST_VERSION, *texts])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _require_fit(plan: Plan, found: Plan) -> None:
-    for split in sorted({*plan.histograms, *found.histograms}):
-        mine, theirs = plan.histograms.get(split, {}), found.histograms.get(split, {})
+def _require_fit(plan: Plan, findings: Findings) -> None:
+    """Raises PlanError where the input is not the one that the plan was made of."""
+    for split in sorted({*plan.histograms, *findings.histograms}):
+        mine, theirs = plan.histograms.get(split, {}), findings.histograms.get(split, {})
         if mine != theirs:
             raise PlanError(
                 f"the plan is of another input: in split '{split}' it knows "
                 f"{sum(mine.values())} rows, the input has {sum(theirs.values())}, or their "
                 "lengths differ; plan again"
             )
-    for name, statistics in found.statistics.items():
-        if plan.statistics[name] != statistics:
+    for feature in plan.schema.features:
+        mine = plan.statistics[feature.name]
+        theirs = statistics_of(feature, findings, plan.options)
+        if (mine.count, mine.missing, mine.low, mine.high) != (
+            theirs.count,
+            theirs.missing,
+            theirs.low,
+            theirs.high,
+        ):
             raise PlanError(
-                f"the plan is of another input: feature '{name}' has other values; plan again"
+                f"the plan is of another input: feature '{feature.name}' has other values; plan "
+                "again"
             )

@@ -13,21 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.document import read_document
-from lengthwise.dataset.errors import ManifestError, OutputError
+from lengthwise.dataset.errors import ManifestError, OutputError, PlanError
 from lengthwise.dataset.manifest import (
     MANIFEST_FORMAT,
     MANIFEST_NAME,
     PLAN_NAME,
     REJECTED_NAME,
     REPORT_NAME,
+    STAGING_NAME,
     VOCABULARY_FOLDER,
     Manifest,
-    data_folder_name,
+    data_folders,
 )
 from lengthwise.dataset.plan import Plan
 from lengthwise.pipeline.accounts import Rejected
 from lengthwise.pipeline.report import render_report
-from lengthwise.pipeline.staging import STAGING_NAME
+from lengthwise.pipeline.staging import is_staging
 from lengthwise.transforms.vocabulary import vocabulary_text
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder, write_text
 
@@ -47,10 +48,13 @@ def claim_output(out: Path) -> bool:
         names = {child.name for child in out.iterdir()}
     except OSError as reason:
         raise OutputError(f"{out}: cannot be used: {reason.strerror}") from None
-    if names and MANIFEST_NAME not in names and STAGING_NAME not in names:
+    staging = out / STAGING_NAME
+    ours = MANIFEST_NAME in names or is_staging(staging)
+    if (names and not ours) or (STAGING_NAME in names and not is_staging(staging)):
+        strange = STAGING_NAME if ours else min(names)
         raise OutputError(
-            f"{out}: holds something that is no dataset ({sorted(names)[0]}, …); choose an empty "
-            "or a new output folder"
+            f"{out}: holds something that is no dataset ({strange}, …); choose an empty or a new "
+            "output folder"
         )
     if MANIFEST_NAME in names:
         _require_ours(out / MANIFEST_NAME)
@@ -65,28 +69,35 @@ def release_output(out: Path, *, was_made: bool) -> None:
         out.rmdir()
 
 
-def commit(manifest: Manifest, plan: Plan, rejected: Sequence[Rejected] = ()) -> None:
+def commit(manifest: Manifest, plan: Plan, staged: Path, rejected: Sequence[Rejected] = ()) -> None:
     """Makes a finished build the dataset of its folder.
 
     Up to the rename of the manifest, readers see the old dataset; from then on the new one. The
     plan stands in the data folder too, so that at no moment a manifest is without its plan.
+
+    Args:
+        manifest: of the new dataset.
+        plan: of the new dataset.
+        staged: folder of its shards.
+        rejected: faulty rows that were left out.
     """
     plan_text = plan.dumps()
-    sync_folder(manifest.data_folder)
+    _move_shards(manifest, staged)
     write_text(manifest.data_folder / PLAN_NAME, plan_text)
+    old_vocabularies = _vocabulary_files(manifest.root)
     write_text(manifest.root / MANIFEST_NAME, manifest.dumps())
     write_text(manifest.root / PLAN_NAME, plan_text)
-    _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan)
+    _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan, old_vocabularies)
     _write_rejected(manifest.root / REJECTED_NAME, rejected)
     write_text(manifest.root / REPORT_NAME, render_report(manifest))
     sweep(manifest)
 
 
 def sweep(manifest: Manifest) -> None:
-    """Deletes data folders and shards that the manifest does not name."""
+    """Deletes data folders and shards that the manifest does not name; nobody else's files."""
     named = {manifest.path_of(shard) for shard in manifest.shards}
     named.add(manifest.data_folder / PLAN_NAME)
-    for folder in manifest.root.glob(data_folder_name("*")):
+    for folder in data_folders(manifest.root):
         if folder != manifest.data_folder:
             shutil.rmtree(folder)
     for path in sorted(manifest.data_folder.rglob("*"), reverse=True):
@@ -97,15 +108,45 @@ def sweep(manifest: Manifest) -> None:
             path.unlink()
 
 
-def _write_vocabularies(folder: Path, plan: Plan) -> None:
+def _move_shards(manifest: Manifest, staged: Path) -> None:
+    """Moves the shards to the data folder, which is named by what is in them."""
+    target = manifest.data_folder
+    if manifest.shards and not target.exists():
+        os.rename(staged, target)
+    for shard in manifest.shards:
+        path = manifest.path_of(shard)
+        if (staged / shard.name).is_file():
+            # The folder was there: the same bytes again, or better ones where they were damaged.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged / shard.name, path)
+        if not path.is_file() or path.stat().st_size != shard.nbytes:
+            raise OutputError(f"{path}: vanished while the build ran; run the same command again")
+    for split in {shard.split for shard in manifest.shards}:
+        sync_folder(target / split)
+    target.mkdir(exist_ok=True)
+    sync_folder(target)
+    sync_folder(manifest.root)
+
+
+def _vocabulary_files(root: Path) -> set[str]:
+    """Names of the vocabularies of the dataset that is there now."""
+    try:
+        return {_vocabulary_file(name) for name in Plan.load(root / PLAN_NAME).vocabularies}
+    except PlanError:
+        return set()
+
+
+def _vocabulary_file(feature: str) -> str:
+    return f"{quote(feature, safe='')}.txt"
+
+
+def _write_vocabularies(folder: Path, plan: Plan, old: set[str]) -> None:
     """The vocabularies for people to read; programs take them from the plan."""
-    names = {f"{quote(name, safe='')}.txt": name for name in plan.vocabularies}
-    if folder.is_dir() and not folder.is_symlink():
-        for path in folder.glob("*.txt"):
-            if path.name not in names:
-                path.unlink()
-        if not names and not any(folder.iterdir()):
-            folder.rmdir()
+    names = {_vocabulary_file(name): name for name in plan.vocabularies}
+    for file in old - set(names):
+        (folder / file).unlink(missing_ok=True)
+    if folder.is_dir() and not names and not any(folder.iterdir()):
+        folder.rmdir()
     if names:
         folder.mkdir(exist_ok=True)
     for file, name in names.items():

@@ -43,6 +43,7 @@ from lengthwise.transforms.writing import write_shard
 _BLOCK_BYTES = 2 << 20
 # Units that are mapped at once: each takes a file descriptor.
 _MAPPED_UNITS = 128
+DATA = "data"
 
 ShardKey = tuple[str, int, int]
 Slice = tuple[int, int, int]
@@ -53,19 +54,19 @@ class ExchangeJob:
     """What writing any shard of a build needs; travels to the workers.
 
     Attributes:
-        plan: buckets, shards and layouts.
+        plan: buckets and layouts.
+        counts: (split, max_length) -> number of shards.
         storage: feature -> numpy dtype of the packed values.
         staging: the staging folder.
-        data_folder: where shards go.
-        fingerprint: of the build.
+        shards: folder of the reports of shards; the shards go to `data` below it.
         exchange: `spill` sends references to rows through the GroupByKey, `engine` the rows.
     """
 
     plan: Plan
+    counts: dict[tuple[str, int], int]
     storage: dict[str, str]
     staging: str
-    data_folder: str
-    fingerprint: str
+    shards: Path
     exchange: str = "spill"
 
 
@@ -95,13 +96,12 @@ def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any
             else:
                 own.append((chunk, first, first + rows))
             first += rows
-    counts = job.plan.shard_counts()
     for (split, max_length), own in slices.items():
-        for index in range(counts[split, max_length]):
+        for index in range(job.counts[split, max_length]):
             shard = (split, max_length, index)
-            if not shard_report_path(job.staging, job.fingerprint, shard).is_file():
+            if not shard_report_path(job.shards, shard).is_file():
                 if job.exchange == "engine":
-                    rows = _rows_of(shard, [(number, own)], counts[split, max_length], job)
+                    rows = _rows_of(shard, [(number, own)], job.counts[split, max_length], job)
                     if rows is not None:
                         yield shard, (number, _to_bytes(rows))
                 else:
@@ -112,7 +112,7 @@ def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: Excha
     """Writes a shard: its rows in the order of their keys, padded, masked and encoded."""
     shard, references = group
     split, max_length, index = shard
-    count = job.plan.shard_counts()[split, max_length]
+    count = job.counts[split, max_length]
     in_order = sorted(references, key=lambda reference: reference[0])
     if job.exchange == "engine":
         rows = pa.concat_batches([_from_bytes(block) for _, block in in_order])
@@ -136,12 +136,12 @@ def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: Excha
                 )
 
         name = shard_name(split, max_length, index, count)
-        written = write_shard(Path(job.data_folder) / name, blocks())
+        written = write_shard(job.shards / DATA / name, blocks())
         steps = int(rows.column(LENGTH).to_numpy().sum(dtype=np.int64))
         report = [written.records, steps, written.nbytes, written.crc32c]
     else:
         report = [0, 0, 0, 0]
-    path = shard_report_path(job.staging, job.fingerprint, shard)
+    path = shard_report_path(job.shards, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
 
 
@@ -175,13 +175,26 @@ def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
     """The shards that were written, sorted, without empty ones."""
-    paths = [
-        shard_report_path(job.staging, job.fingerprint, (split, max_length, index))
-        for (split, max_length), count in sorted(job.plan.shard_counts().items())
+    shards = [Shard(*document["shard"]) for document in read_reports(_report_paths(job))]
+    return tuple(shard for shard in shards if shard.records)
+
+
+def forget_lost_shards(job: ExchangeJob) -> None:
+    """Deletes the reports of shards that are not where they should be, so that they are written."""
+    for path in _report_paths(job):
+        for document in read_reports([path]):
+            shard = Shard(*document["shard"])
+            file = job.shards / DATA / shard.name
+            if shard.records and not (file.is_file() and file.stat().st_size == shard.nbytes):
+                path.unlink()
+
+
+def _report_paths(job: ExchangeJob) -> list[Path]:
+    return [
+        shard_report_path(job.shards, (split, max_length, index))
+        for (split, max_length), count in sorted(job.counts.items())
         for index in range(count)
     ]
-    shards = [Shard(*document["shard"]) for document in read_reports(paths)]
-    return tuple(shard for shard in shards if shard.records)
 
 
 def _rows_of(

@@ -11,6 +11,7 @@ contiguous piece of each chunk, so choosing them never moves a byte.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -114,7 +115,7 @@ def _ingest(number: int, unit: Unit, job: IngestJob) -> UnitReport:
 def _rows_file(path: Path) -> Iterator[pa.OSFile]:
     """A file that has its name only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         with pa.OSFile(str(temporary), "wb") as file:
             yield file

@@ -34,7 +34,7 @@ from lengthwise.pipeline.sources import (
     find_files,
     open_file,
 )
-from lengthwise.pipeline.staging import read_reports, unit_report_path
+from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.transforms.boundaries import (
@@ -226,12 +226,12 @@ def make_plan(
     Raises:
         LengthwiseError: the input cannot be found or read, or its rows cannot be used.
     """
+    execution = execution or Execution()
+    execution.check()
     source = open_input([os.fspath(path) for path in inputs], names, reading)
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
-        findings = ingest(
-            source, job, execution or Execution(), given=vocabularies, progress=progress
-        )
+        findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings)
 
 
@@ -249,7 +249,7 @@ def ingest(
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
     numbered = list(enumerate(source.units))
-    waiting = [(n, u) for n, u in numbered if not unit_report_path(job.staging, n).is_file()]
+    waiting = [(n, unit) for n, unit in numbered if not _is_ingested(n, job)]
     if waiting:
 
         def construct(pipeline: beam.Pipeline) -> None:
@@ -302,6 +302,11 @@ def ingest(
     )
 
 
+def _is_ingested(number: int, job: IngestJob) -> bool:
+    rows = unit_rows_path(job.staging, number)
+    return unit_report_path(job.staging, number).is_file() and rows.is_file()
+
+
 def unit_reports(staging: str, units: int) -> list[UnitReport]:
     """The reports of all units, in order."""
     paths = [unit_report_path(staging, number) for number in range(units)]
@@ -323,7 +328,7 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
         max_lengths=_max_lengths(histogram, options),
         histograms=findings.histograms,
         statistics={
-            feature.name: _statistics(feature, findings, options) for feature in schema.features
+            feature.name: statistics_of(feature, findings, options) for feature in schema.features
         },
         vocabularies=findings.vocabularies,
         normalizations={
@@ -343,7 +348,8 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
     )
 
 
-def _statistics(feature: Feature, findings: Findings, options: PlanOptions) -> FeatureStatistics:
+def statistics_of(feature: Feature, findings: Findings, options: PlanOptions) -> FeatureStatistics:
+    """The statistics of a feature as they stand in a plan."""
     found = findings.summaries[feature.name].statistics(feature)
     if feature.encoding == NUMBERS:
         if feature.sequence and feature.dtype == "int64":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,9 +13,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import create_runner
 from apache_beam.transforms import environments
 
 from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
+from lengthwise.pipeline.sources import one_line
 
 LOCAL_RUNNER = "local"
 # Each is a process with a hundred MiB of its own; past the number of cores none helps.
@@ -46,6 +50,15 @@ class Execution:
                 f"--exchange is {self.exchange!r}; it must be one of {', '.join(EXCHANGES)}"
             )
 
+    def check(self) -> None:
+        """Raises UsageError where Beam knows no such runner or option."""
+        _options(list(self.beam_args))
+        if self.runner != LOCAL_RUNNER:
+            try:
+                create_runner(self.runner)
+            except (ValueError, ImportError, AttributeError) as reason:
+                raise UsageError(f"--runner {self.runner}: {one_line(reason)}") from None
+
     @property
     def chosen_exchange(self) -> str:
         """The exchange that was asked for, or the one that suits the runner."""
@@ -69,8 +82,9 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
         # FnApiRunner by name: DirectRunner would look for another runner on the network first.
         runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
         args.append(f"--direct_num_workers={execution.workers}")
+    options = _options(args)
     try:
-        with beam.Pipeline(runner=runner, options=PipelineOptions(args)) as pipeline:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
             construct(pipeline)
     except LengthwiseError:
         raise
@@ -81,6 +95,19 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
         lines = [line for line in str(reason).splitlines() if line.strip()]
         cause = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason
+
+
+def _options(args: list[str]) -> PipelineOptions:
+    """Beam's options; its parser would print a page and exit."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            options = PipelineOptions(args)
+            options.get_all_options()
+    except SystemExit:
+        lines = complaint.getvalue().strip().splitlines() or ["unknown option"]
+        raise UsageError(f"options of Beam: {lines[-1].partition('error: ')[2]}") from None
+    return options
 
 
 def _worker_processes() -> environments.Environment:

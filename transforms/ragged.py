@@ -27,7 +27,7 @@ REASONS = (
     "sequence features of different lengths",
     "null context or label",
     "integer out of range",
-    "infinite value",
+    "infinite, or beyond float32",
     "empty sequence",
     "overlong sequence",
     "NaN value",

@@ -13,6 +13,7 @@ import crc32c
 import numpy as np
 from apache_beam.pvalue import PValue
 
+from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.manifest import shard_name
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -110,8 +111,13 @@ class WriteTFRecords(beam.PTransform):
     Args:
         folder: where the files go: `len00064-00000-of-00004.tfrecord`, …
         num_shards: files for each max_length; a shard that gets no block has no file.
+        overwrite: True deletes the shards of an earlier run; otherwise they are an error, since
+            they would stand beside the new ones and double the data.
 
     Metrics (namespace `lengthwise`): counters `records_written`, `bytes_written`.
+
+    Raises:
+        OutputError: shards of an earlier run are there.
 
     Example:
         >>> import tempfile
@@ -125,14 +131,23 @@ class WriteTFRecords(beam.PTransform):
         ['len00064-00000-of-00001.tfrecord']
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, num_shards: int = 1) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, num_shards: int = 1, overwrite: bool = False
+    ) -> None:
         super().__init__()
         if num_shards < 1:
             raise ValueError(f"num_shards must be at least 1, got {num_shards}")
         self._folder = os.fspath(folder)
         self._num_shards = num_shards
+        self._overwrite = overwrite
 
     def expand(self, input_or_inputs: beam.PCollection) -> PValue:
+        for old in sorted(Path(self._folder).glob("len*-of-*.tfrecord")):
+            if not self._overwrite:
+                raise OutputError(
+                    f"{old}: is of an earlier run; choose another folder, or overwrite=True"
+                )
+            old.unlink()
         return (
             input_or_inputs
             | "ChooseShard" >> beam.Map(_keyed_by_shard, self._num_shards)

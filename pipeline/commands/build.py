@@ -107,4 +107,4 @@ def command(
     printed.print(bucket_table(Plan.load(manifest.root / "plan.json")))
     printed.print()
     printed.print(split_table(manifest))
-    printed.print(f"\ndataset: {out}\nreport:  {out}/report.html")
+    click.echo(f"\ndataset: {out}\nreport:  {out}/report.html")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("dataset", type=click.Path())
-@click.option("--split", default=None, help="Rows of this split. [default: the first with rows]")
+@click.option("--split", default=None, help="Rows of this split. [default: train]")
 @click.option(
     "--rows", type=click.IntRange(0), default=3, show_default=True, help="How many rows to show."
 )
@@ -24,14 +24,15 @@ def command(*, dataset: str, split: str | None, rows: int) -> None:
 
     manifest = Manifest.load(dataset)
     out = console()
-    out.print(f"[bold]dataset[/bold] {manifest.fingerprint}, {manifest.created_by}\n")
-    out.print(f"[bold]features[/bold]\n{manifest.schema}\n")
-    out.print("[bold]buckets[/bold]")
+    click.echo(f"dataset {manifest.fingerprint}, {manifest.created_by}\n")
+    click.echo(f"features\n{manifest.schema}\n")
+    click.echo("buckets")
     out.print(bucket_table(Plan.load(manifest.data_folder / PLAN_NAME)))
-    out.print("\n[bold]splits[/bold]")
+    click.echo("\nsplits")
     out.print(split_table(manifest))
     if split is None:
-        split = next((s for s in manifest.splits if manifest.records(s)), manifest.splits[0])
+        in_turn = sorted(manifest.splits, key=lambda name: (name != "train", name))
+        split = next((name for name in in_turn if manifest.records(name)), in_turn[0])
     shards = manifest.shards_of(split)
     left = rows
     for shard in shards:

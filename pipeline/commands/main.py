@@ -80,7 +80,12 @@ def main() -> None:
         # Imported only now: with its room it brings numpy and pyarrow, which `--help` never needs.
         from lengthwise.dataset.errors import LengthwiseError, UsageError
 
+        if isinstance(error, OSError):
+            place = f"{error.filename}: " if error.filename else ""
+            error = LengthwiseError(f"{place}{error.strerror or error}")
         if not isinstance(error, LengthwiseError):
             raise
-        click.echo(f"lengthwise: {error}", err=True)
+        # A file's name may hold anything; the message stays one line.
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        click.echo(f"lengthwise: {line}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)

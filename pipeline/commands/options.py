@@ -39,7 +39,7 @@ class Buckets(click.ParamType):
     ) -> int | str:
         if value == "auto" or isinstance(value, int):
             return value
-        if not str(value).isdigit() or int(value) < 1:
+        if not _is_number(str(value)) or int(value) < 1:
             self.fail(f"{value!r} is neither 'auto' nor a number from 1", param, ctx)
         return int(value)
 
@@ -55,7 +55,7 @@ class Boundaries(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdigit() for part in parts):
+        if not all(_is_number(part) for part in parts):
             self.fail(f"{value!r} is not a list of lengths, as in 16,64,256", param, ctx)
         return tuple(int(part) for part in parts)
 
@@ -181,6 +181,7 @@ _PLANNING = (
     click.option(
         "--align",
         type=click.IntRange(1),
+        metavar="N",
         default=8,
         show_default=True,
         help="Round max_lengths up to a multiple of this.",
@@ -188,6 +189,7 @@ _PLANNING = (
     click.option(
         "--max-length",
         type=click.IntRange(1),
+        metavar="N",
         default=None,
         help="Rows with more steps are overlong. [default: no limit]",
     ),
@@ -201,6 +203,7 @@ _PLANNING = (
     click.option(
         "--overlap",
         type=click.IntRange(0),
+        metavar="N",
         default=0,
         show_default=True,
         help="Steps that a piece of a split row shares with the one before.",
@@ -229,6 +232,7 @@ _PLANNING = (
     click.option(
         "--seed",
         type=click.IntRange(0),
+        metavar="N",
         default=0,
         show_default=True,
         help="Decides which rows go to which split and shard, and their order.",
@@ -243,12 +247,14 @@ _PLANNING = (
     click.option(
         "--vocab-size",
         type=click.IntRange(3),
+        metavar="N",
         default=None,
         help="Ids of a vocabulary at most, padding and unknown included. [default: all strings]",
     ),
     click.option(
         "--min-count",
         type=click.IntRange(1),
+        metavar="N",
         default=1,
         show_default=True,
         help="Rarer strings are unknown.",
@@ -306,6 +312,7 @@ _EXECUTION = (
     click.option(
         "--workers",
         type=click.IntRange(1),
+        metavar="N",
         default=1,
         show_default=True,
         help="Processes on this machine. Any number gives the same bytes.",
@@ -364,6 +371,10 @@ def vocabularies(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     from lengthwise.transforms.vocabulary import read_vocabulary
 
     return {name: read_vocabulary(path) for name, path in values["vocabulary"]}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _fill(written: str) -> str | float:

@@ -43,7 +43,7 @@ def command(
     """
     from pathlib import Path
 
-    from lengthwise.dataset.errors import OutputError
+    from lengthwise.dataset.errors import OutputError, UsageError
     from lengthwise.pipeline.commands.tables import bucket_table, console
     from lengthwise.pipeline.planning import curve_of, make_plan
     from lengthwise.pipeline.progress import ConsoleProgress
@@ -52,6 +52,8 @@ def command(
 
     paths, beam_args = split_beam_args(inputs)
     names, options = names_and_options(values)
+    if not output:
+        raise UsageError("--output is empty; name a file")
     folder = Path(output).absolute().parent
     if not folder.is_dir():
         raise OutputError(f"{output}: the folder {folder} does not exist")
@@ -71,12 +73,12 @@ def command(
     except OSError as reason:
         raise OutputError(f"{output}: cannot be written: {reason.strerror}") from None
     out = console()
-    out.print(f"[bold]features[/bold]\n{plan.schema}\n")
-    out.print("[bold]padding against the number of buckets[/bold]")
+    click.echo(f"features\n{plan.schema}\n")
+    click.echo("padding against the number of buckets")
     out.print(_curve_table(curve_of(plan), chosen=len(plan.max_lengths)))
-    out.print("\n[bold]chosen buckets[/bold]")
+    click.echo("\nchosen buckets")
     out.print(bucket_table(plan))
-    out.print(f"\nplan: {output}")
+    click.echo(f"\nplan: {output}")
 
 
 def _curve_table(curve: list[Any], *, chosen: int) -> Any:

@@ -35,11 +35,13 @@ def reading_of(values: dict[str, Any]) -> Any:
         if name in shapes:
             raise UsageError(f"--shape gives two shapes to '{name}'")
         shapes[name] = parse_shape(sizes)
+    types = dict(written.partition("=")[::2] for written in values["type"])
     return SourceOptions(
         format=values["format"],
         tokens=values["tokens"],
         group_by=values["group_by"],
         order_by=values["order_by"],
+        types=types,
         shapes=shapes,
     )
 
@@ -68,6 +70,13 @@ _SOURCE = (
         metavar="NAME",
         help="CSV with a line for each step: the column that orders the lines of a row. "
         "[default: as they stand]",
+    ),
+    click.option(
+        "--type",
+        multiple=True,
+        metavar="NAME=TYPE",
+        help="int, float, bool or string, for a column of JSON or CSV. [default: as in the first "
+        "4 MiB]",
     ),
     click.option(
         "--shape",

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Where tables go; plain and wide enough where there is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=100, no_color=True)
+    """Where tables go; plain and wide enough where there is no terminal.
+
+    Without markup: names of columns and files may hold brackets.
+    """
+    found = Console(highlight=False, markup=False)
+    if found.is_terminal:
+        return found
+    return Console(highlight=False, markup=False, width=100, no_color=True)
 
 
 def bucket_table(plan: Plan) -> Table:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from lengthwise.pipeline.sources.fitting import is_list
-from lengthwise.pipeline.sources.source import SourceFile
+from lengthwise.pipeline.sources.source import COLUMNS, ROLES, SourceFile
 
 
 def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
@@ -23,38 +23,45 @@ def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
 
     Columns that no type fits stay as they are; what uses them says so.
     """
-    if not any(file.inferred for file in files):
+    if not any(file.leaves_open for file in files):
         return tuple(files)
     types: dict[str, pa.DataType | None] = {}
     for file in files:
         for column in file.columns:
-            known = types.get(column.name, pa.null())
-            types[column.name] = None if known is None else wider_type(known, column.type)
-    inferred = [column.name for file in files if file.open_ended for column in file.columns]
+            known = types.setdefault(column.name, pa.null())
+            if known is not None:
+                types[column.name] = _wider_in(file, known, column.type)
+    open_ended = [file for file in files if COLUMNS in file.leaves_open]
+    more = list(dict.fromkeys(name for file in open_ended for name in file.columns.names))
     return tuple(
-        replace(file, columns=_agreed(file, types, inferred)) if file.inferred else file
+        replace(file, columns=_agreed(file, types, more)) if file.leaves_open else file
         for file in files
     )
 
 
+def _wider_in(file: SourceFile, known: pa.DataType, found: pa.DataType) -> pa.DataType | None:
+    # Where roles are open, a column that seemed to have one value per row gives way.
+    if ROLES in file.leaves_open and is_list(known) != is_list(found):
+        known, found = (type_ if is_list(type_) else pa.list_(type_) for type_ in (known, found))
+    return wider_type(known, found)
+
+
 def _agreed(
-    file: SourceFile, types: dict[str, pa.DataType | None], inferred: Sequence[str]
+    file: SourceFile, types: dict[str, pa.DataType | None], more: Sequence[str]
 ) -> pa.Schema:
-    names = file.columns.names
-    if file.open_ended:
-        names = [*names, *(name for name in dict.fromkeys(inferred) if name not in names)]
+    own = {column.name: column.type for column in file.columns}
+    if COLUMNS in file.leaves_open:
+        own = {**own, **{name: own.get(name, pa.null()) for name in more}}
     columns = []
-    for name in names:
+    for name, type_ in own.items():
         agreed = types[name]
-        if agreed is None:
-            agreed = file.columns.field(name).type if name in file.columns.names else pa.null()
-        columns.append((name, known_type(agreed)))
+        columns.append((name, known_type(type_ if agreed is None else agreed)))
     return pa.schema(columns)
 
 
 def columns_to_read(files: Sequence[SourceFile], names: Sequence[str]) -> pa.Schema:
     """The columns that units are asked for; their types count where files do not say them."""
-    columns = next((file for file in files if file.inferred), files[0]).columns
+    columns = next((file for file in files if file.leaves_open), files[0]).columns
     return pa.schema([columns.field(name) for name in names])
 
 

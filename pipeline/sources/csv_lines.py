@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.lines import LineBlock, first_block
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
+    DECLARED_TYPES,
     NOT_UTF8,
     OUT_OF_RANGE,
     WRONG_TYPE,
@@ -31,6 +33,11 @@ _RETURN = 13
 
 # An empty value is missing, and so is what statistics programs write. NaN stays a number.
 _NULLS = ["", "NA", "N/A", "#N/A", "null", "NULL"]
+_NULL_CELLS = pa.array([null.encode() for null in _NULLS], pa.binary())
+
+_INTEGER = r"^\s*-?\d+\s*$"
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|nan|NaN|inf|Inf)\s*$"
+_BOOL = r"^\s*(true|True|TRUE|false|False|FALSE)\s*$"
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class LineParser:
         self._group_by = group_by
         self._types = {**types, group_by: pa.binary()}
         self._parsing = pa.csv.ParseOptions(delimiter=header.delimiter)
+        nothing = header.delimiter.encode() * (len(header.names) - 1)
+        self._last_line = b"\n" + (nothing or b"-")
 
     def parse(self, block: LineBlock) -> CsvLines:
         """The lines of a block that are not blank."""
@@ -164,27 +173,25 @@ class LineParser:
         yield from self._parsed(data, starts, ends, lines[half:])
 
     def _single(self, line: bytes) -> tuple[pa.RecordBatch | None, str | None]:
-        # Twice: a quote that is not closed would swallow the second.
-        twice = line + b"\n" + line
-        rows = self._rows(twice, 2, self._types)
+        """The row of a line and its fault; neither where it has only spaces."""
+        rows = self._rows(line, 1, self._types)
         if rows is not None:
-            return rows.slice(0, 1), None
-        rows = self._rows(twice, 2, {self._group_by: pa.binary()})
+            return rows, None
+        rows = self._rows(line, 1, {self._group_by: pa.binary()})
         if rows is None:
-            return None, BROKEN_LINE
-        return rows.slice(0, 1), self._fault(twice)
+            return None, BROKEN_LINE if line.strip(b" ") else None
+        return rows, self._fault(line)
 
-    def _fault(self, twice: bytes) -> str:
+    def _fault(self, line: bytes) -> str:
         """Why the values of a line are not of their types."""
         for name, type_ in self._types.items():
-            if self._rows(twice, 2, {name: type_}) is not None:
+            if self._rows(line, 1, {name: type_}) is not None:
                 continue
-            if self._rows(twice, 2, {name: pa.string()}) is None:
+            text = self._rows(line, 1, {name: pa.string()})
+            if text is None:
                 return NOT_UTF8
-            if pa.types.is_integer(type_):
-                rows = self._rows(twice, 2, {name: pa.string()})
-                text = "" if rows is None else str(rows.column(0)[0]).strip()
-                return OUT_OF_RANGE if text.lstrip("-").isdecimal() else WRONG_TYPE
+            if pa.types.is_integer(type_) and _all_match(text.column(0), _INTEGER):
+                return OUT_OF_RANGE
             return WRONG_TYPE
         return BROKEN_LINE
 
@@ -192,6 +199,8 @@ class LineParser:
         self, text: bytes, count: int, types: dict[str, pa.DataType]
     ) -> pa.RecordBatch | None:
         """The rows of so many lines; None where one of them is broken."""
+        # A quote that is not closed swallows the line after it: here, one that nobody will miss.
+        text += self._last_line
         try:
             table = pa.csv.read_csv(
                 pa.BufferReader(text),
@@ -207,43 +216,70 @@ class LineParser:
             )
         except (pa.ArrowException, ValueError):
             return None
-        if table.num_rows != count:
+        if table.num_rows != count + 1:
             return None
         batches = table.combine_chunks().to_batches()
-        return batches[0] if len(batches) == 1 else None
+        return batches[0].slice(0, count) if len(batches) == 1 else None
 
 
-def infer_types(block: bytes, header: Header) -> dict[str, pa.DataType]:
-    """Types of all columns, from lines that come first; other lines do not matter here."""
-    if not block.strip():
-        return dict.fromkeys(header.names, pa.null())
+def infer_types(block: bytes, header: Header, options: SourceOptions) -> dict[str, pa.DataType]:
+    """Types of all columns, from the lines that come first.
+
+    The first value of a column decides, so that one wrong value does not make strings of numbers;
+    integers become floats where others have a point.
+    """
+    types: dict[str, pa.DataType] = dict.fromkeys(header.names, pa.float64())
+    if block.strip():
+        for name, cells in _cells(block, header).items():
+            cells = cells.filter(pc.invert(pc.is_in(cells, _NULL_CELLS)))
+            if len(cells):
+                types[name] = _type_of(cells)
+    return {
+        name: DECLARED_TYPES[options.types[name]] if name in options.types else type_
+        for name, type_ in types.items()
+    }
+
+
+def _cells(block: bytes, header: Header) -> dict[str, pa.Array]:
+    """The raw values of the lines that are whole."""
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(block),
             pa.csv.ReadOptions(
                 use_threads=False, block_size=len(block) + 1, column_names=list(header.names)
             ),
-            pa.csv.ParseOptions(
-                delimiter=header.delimiter, invalid_row_handler=lambda row: "skip"
-            ),
-            pa.csv.ConvertOptions(null_values=_NULLS),
+            pa.csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=_skip),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(header.names, pa.binary())),
         )
     except (pa.ArrowException, ValueError):
-        return dict.fromkeys(header.names, pa.string())
-    return {column.name: _known(column.type) for column in table.schema}
+        return {}
+    return {column: table[column].combine_chunks() for column in header.names}
+
+
+def _skip(row: pa.csv.InvalidRow) -> str:
+    return "skip"
+
+
+def _type_of(cells: pa.Array) -> pa.DataType:
+    first = cells.slice(0, 1)
+    if _all_match(first, _BOOL):
+        return pa.bool_()
+    if not _all_match(first, _NUMBER):
+        return pa.string()
+    numbers = cells.filter(pc.match_substring_regex(cells, _NUMBER))
+    return pa.int64() if _all_match(numbers, _INTEGER) else pa.float64()
+
+
+def _all_match(cells: pa.Array, pattern: str) -> bool:
+    return pc.all(pc.match_substring_regex(cells, pattern)).as_py()
 
 
 def empty_as_null(column: pa.Array) -> pa.Array:
     """Strings with nulls where nothing stood."""
     if not pa.types.is_string(column.type):
         return column
-    empty = pa.compute.equal(pa.compute.binary_length(column), 0)
-    return pa.compute.if_else(empty, pa.scalar(None, pa.string()), column)
-
-
-def _known(type_: pa.DataType) -> pa.DataType:
-    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    return type_ if any(is_type(type_) for is_type in known) else pa.string()
+    empty = pc.equal(pc.binary_length(column), 0)
+    return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
 def _text_of(data: bytes, starts: np.ndarray, ends: np.ndarray, lines: Sequence[int]) -> bytes:

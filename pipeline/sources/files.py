@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.errors import InputError, UsageError
+from lengthwise.dataset.manifest import MANIFEST_NAME as DATASET
 from lengthwise.pipeline.sources import huggingface
 from lengthwise.pipeline.sources.locations import (
     file_system,
@@ -73,6 +74,8 @@ def find_files(
     splits: dict[str, str | None] = {}
     for written in inputs:
         split, pattern = _split_of(written)
+        if not pattern.strip():
+            raise UsageError("an INPUT is empty; name a file, a glob or a folder")
         expand = _expand_url if is_url(pattern) else _expand
         for path, own_split in expand(pattern, split, options):
             if splits.setdefault(path, own_split) != own_split:
@@ -80,6 +83,11 @@ def find_files(
                     f"{path}: is named for split '{splits[path]}' and for '{own_split}'; "
                     "name it once"
                 )
+    for path in splits:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path!a}: the file's name is not UTF-8; rename it") from None
     names = _names_of(list(splits))
     files = [InputFile(path, names[path], split) for path, split in splits.items()]
     return tuple(sorted(files, key=lambda file: os.fsencode(file.name)))
@@ -135,7 +143,14 @@ def _in_folder(
     """The input files below a folder, and their splits."""
     found: list[tuple[str, str | None]] = []
     formats: dict[str, str] = {}
-    for place, folders, names in os.walk(folder):
+    walked: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in walked or DATASET in names:
+            # A link back to where we have been, or a dataset of ours: output, not input.
+            folders.clear()
+            continue
+        walked.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
         saved = {huggingface.STATE, huggingface.DICTIONARY} & set(names)
         if saved and options.format in (None, "hf"):
@@ -153,6 +168,10 @@ def _in_folder(
                 formats.setdefault(format_, str(path))
                 found.append((str(path.resolve()), split))
     return _of_one_format(str(folder), found, formats)
+
+
+def _unreadable(reason: OSError) -> None:
+    raise InputError(f"{reason.filename}: cannot be read: {reason.strerror}") from None
 
 
 def _reader(folder: Path):

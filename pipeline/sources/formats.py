@@ -30,6 +30,8 @@ _READERS = {
     "arrow": ("arrow", "ARROW"),
     "jsonl": ("jsonl", "JSONL"),
     "text": ("text", "TEXT"),
+    "csv": ("csv", "CSV"),
+    "tsv": ("csv", "TSV"),
 }
 
 

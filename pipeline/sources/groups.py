@@ -70,7 +70,7 @@ class GroupAssembler:
         group = self._open
         for row in block.broken:
             group.fault = group.fault or (row.reason, row.raw)
-        starts, ids = _starts_of_groups(lines, group.id)
+        starts, ids = starts_of_groups(lines, group.id)
         # 0 is the group that is open already, however many lines it has here.
         ordinal_of_line = np.searchsorted(starts, np.arange(len(lines.starts)), side="right")
         if group.id is None and len(starts):
@@ -89,6 +89,9 @@ class GroupAssembler:
         if len(starts) == 0:
             self._keep(group, lines.steps)
             return
+        fault_of_last = faults.pop(len(starts), None)
+        if group.fault is not None:
+            faults[0] = group.fault
         here = np.searchsorted(ordinals, np.arange(len(starts) + 2))
         self._keep(group, lines.steps.slice(0, int(here[1])))
         yield from self._close(
@@ -97,12 +100,11 @@ class GroupAssembler:
                 ([sum(rows.num_rows for rows in group.steps)], np.diff(here[1:-1]))
             ),
             nbytes=np.concatenate(([group.nbytes], np.diff(edges)[:-1])),
-            faults={**faults, **({0: group.fault} if group.fault else {})},
+            faults=faults,
             ids=[group.id, *ids[:-1]],
         )
-        self._open = group = _OpenGroup(ids[-1], [], int(edges[-1] - edges[-2]))
-        group.fault = faults.get(len(starts))
-        self._keep(group, lines.steps.slice(int(here[-2])))
+        self._open = _OpenGroup(ids[-1], [], int(edges[-1] - edges[-2]), fault_of_last)
+        self._keep(self._open, lines.steps.slice(int(here[-2])))
 
     def end(self) -> Iterator[SourceBatch]:
         """Yields the last group."""
@@ -121,7 +123,8 @@ class GroupAssembler:
     def _keep(self, group: _OpenGroup, steps: pa.RecordBatch) -> None:
         group.steps.append(steps)
         if group.nbytes > self._options.max_row_bytes:
-            group.steps.clear()
+            # The row is too large already; nothing of it will be needed.
+            group.steps[:] = [steps.slice(0, 0)]
 
     def _close(
         self,
@@ -142,8 +145,10 @@ class GroupAssembler:
             ids: of the groups; None where there is no first group.
         """
         if ids[0] is None:
-            counts, nbytes, ids = counts[1:], nbytes[1:], ids[1:]
-            faults = {group - 1: fault for group, fault in faults.items() if group > 0}
+            # What stands before the first line that has an id belongs to its group.
+            nbytes = np.concatenate(([nbytes[:2].sum()], nbytes[2:]))
+            counts, ids = counts[1:], ids[1:]
+            faults = {max(group - 1, 0): faults[group] for group in sorted(faults, reverse=True)}
         if not ids:
             return
         for group in np.flatnonzero(nbytes > self._options.max_row_bytes).tolist():
@@ -156,15 +161,16 @@ class GroupAssembler:
         self._next_row += len(ids)
         self.rows += len(ids)
         good = np.setdiff1d(np.arange(len(ids)), np.array(list(faults), np.int64))
-        broken = [BrokenRow(first + group, *faults[group]) for group in sorted(faults)]
+        if faults:
+            made = made.take(pa.array(good))
         yield fit_rows(
-            made.take(pa.array(good)),
+            made,
             first,
             first + good,
             self._columns,
             self._options,
             raw=lambda row: raw_text(ids[good[row]] or b""),
-            broken=broken,
+            broken=[BrokenRow(first + group, *faults[group]) for group in sorted(faults)],
         )
 
     def _rows(
@@ -173,7 +179,6 @@ class GroupAssembler:
         """The rows of all groups, nulls where one is broken, and what else is wrong with some."""
         faults: dict[int, str] = {}
         offsets = np.concatenate(([0], np.cumsum(counts)))
-        group_of_step = np.repeat(np.arange(len(counts)), counts)
         if self._options.order_by is not None:
             cells = steps.column(self._options.order_by)
             order, faults = order_of_steps(cells, offsets, broken)
@@ -182,22 +187,27 @@ class GroupAssembler:
         arrays = []
         for column in self._columns:
             if column.name == self._options.group_by:
-                array, changed = _ids_as(ids, column.type), []
-                array, wrong = array
+                array, wrong = _ids_as(ids, column.type)
                 faults.update(dict.fromkeys(wrong, WRONG_TYPE))
-            elif is_list(column.type):
-                values = empty_as_null(steps.column(column.name))
+                arrays.append(array)
+                continue
+            values = empty_as_null(steps.column(column.name))
+            if is_list(column.type):
                 array = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
             else:
-                values = empty_as_null(steps.column(column.name))
-                array, changed = _constant(values, offsets, group_of_step)
+                array, changed = constant_in_groups(values, offsets)
                 faults.update(dict.fromkeys(changed, CHANGING_CONTEXT))
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, names=self._columns.names), faults
 
 
-def _starts_of_groups(lines: CsvLines, open_id: bytes | None) -> tuple[np.ndarray, list[bytes]]:
-    """Positions of the lines that begin a group, and their ids."""
+def starts_of_groups(lines: CsvLines, open_id: bytes | None) -> tuple[np.ndarray, list[bytes]]:
+    """Positions of the lines that begin a group, and their ids.
+
+    Args:
+        lines: some lines.
+        open_id: the id of the line before them; None where there is none.
+    """
     ids = lines.ids
     if len(ids) == 0:
         return np.zeros(0, np.int64), []
@@ -210,17 +220,22 @@ def _starts_of_groups(lines: CsvLines, open_id: bytes | None) -> tuple[np.ndarra
     return lines.ids_at[at], ids.take(pa.array(at)).to_pylist()
 
 
-def _constant(
-    values: pa.Array, offsets: np.ndarray, group_of_step: np.ndarray
-) -> tuple[pa.Array, list[int]]:
-    """The first value of each group, and the groups that have others beside it."""
+def constant_in_groups(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, list[int]]:
+    """The first value of each group, and the groups that have others beside it.
+
+    Example:
+        >>> first, changing = constant_in_groups(pa.array([7, 7, 8, 9]), np.array([0, 2, 4]))
+        >>> first.to_pylist(), changing
+        ([7, 8], [1])
+    """
     counts = np.diff(offsets)
-    firsts = pa.array(np.where(counts > 0, offsets[:-1], 0), mask=counts == 0)
     if len(values) == 0:
         return pa.nulls(len(counts), values.type), []
-    first = values.take(firsts)
-    encoded = values.dictionary_encode("encode").indices.to_numpy()
-    differs = encoded != encoded[offsets[:-1][group_of_step]]
+    first = values.take(pa.array(np.minimum(offsets[:-1], len(values) - 1), mask=counts == 0))
+    # Codes, because nulls and NaN are equal to themselves here.
+    codes = values.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+    group_of_step = np.repeat(np.arange(len(counts)), counts)
+    differs = codes != codes[offsets[:-1][group_of_step]]
     return first, np.unique(group_of_step[differs]).tolist()
 
 

@@ -12,6 +12,7 @@ from lengthwise.pipeline.sources.columns import wider_type
 from lengthwise.pipeline.sources.fitting import is_list, nested_lists, shaped_type, with_shape
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
+    DECLARED_TYPES,
     INFINITE,
     NOT_UTF8,
     OUT_OF_RANGE,
@@ -127,15 +128,18 @@ def _column_type(
     name: str, type_: pa.DataType, shape: tuple[int, ...] | None, options: SourceOptions
 ) -> pa.DataType:
     depth, leaf = nested_lists(type_)
-    if depth == 0:
-        return type_
-    if name in options.shapes:
-        return shaped_type(type_, options.shapes[name])
-    if name in options.contexts:
-        return with_shape(leaf, shape) if shape is not None and len(shape) == depth else type_
-    if depth > 1 and shape is not None and len(shape) == depth - 1:
+    if name in options.types:
+        leaf = DECLARED_TYPES[options.types[name]]
+    plain = leaf
+    for _ in range(depth):
+        plain = pa.list_(plain)
+    if depth > 0 and name in options.shapes:
+        return shaped_type(plain, options.shapes[name])
+    if name in options.contexts and shape is not None and len(shape) == depth:
+        return with_shape(leaf, shape)
+    if name not in options.contexts and shape is not None and len(shape) == depth - 1:
         return pa.list_(with_shape(leaf, shape))
-    return type_
+    return plain
 
 
 def _fault(value: Any, type_: pa.DataType) -> str | None:

@@ -16,6 +16,8 @@ from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.json_types import fault_of, infer_columns, type_to_parse
 from lengthwise.pipeline.sources.lines import LineBlock, first_block, read_blocks, scan_lines
 from lengthwise.pipeline.sources.source import (
+    COLUMNS,
+    TYPES,
     BrokenRow,
     InputFile,
     SourceBatch,
@@ -50,7 +52,9 @@ def open_jsonl(file: InputFile, options: SourceOptions) -> SourceFile:
             "`jq -c '.[]'`"
         )
     columns = infer_columns(lines, options)
-    return SourceFile(file, "jsonl", columns, units, identity, inferred=True, open_ended=True)
+    return SourceFile(
+        file, "jsonl", columns, units, identity, leaves_open=frozenset({TYPES, COLUMNS})
+    )
 
 
 def read_jsonl(

@@ -49,11 +49,13 @@ class LineBlock:
     Attributes:
         data: whole lines; the last may be without a newline at the end of the file.
         first_line: number of the first.
+        start: where `data` begins in the file, decompressed.
         broken: a line before them that is too long to be read.
     """
 
     data: bytes
     first_line: int
+    start: int
     broken: tuple[BrokenRow, ...] = ()
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +145,8 @@ def read_blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterato
             yield block
             line = block.first_line + _count(block.data)
     except (OSError, pa.ArrowException) as reason:
-        raise InputError(
-            f"{unit.file.path}: line {line + 1}: cannot be read: {one_line(reason)}"
-        ) from None
+        place = f"line {line + 1}" + (f" after byte {unit.start}" if unit.start else "")
+        raise InputError(f"{unit.file.path}: {place}: cannot be read: {one_line(reason)}") from None
     if unit.rows is not None and line - unit.first_row != unit.rows:
         raise InputError(
             f"{unit.file.path}: {line - unit.first_row} lines from line {unit.first_row + 1}, "
@@ -203,9 +204,11 @@ def _blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[Li
     skipped = None  # bytes of a line that is too long, once it is known to be
     start_of_skipped = b""
     broken: tuple[BrokenRow, ...] = ()
+    at = unit.start  # of what is not in a block yet
     for chunk in _chunks(unit, block_bytes):
-        if unit.start == 0 and whole and line == 0 and not tail and skipped is None:
-            chunk = chunk.removeprefix(_UTF8_MARK)
+        if at == 0 and whole and not tail and chunk.startswith(_UTF8_MARK):
+            chunk = chunk[len(_UTF8_MARK) :]
+            at = len(_UTF8_MARK)
         if skipped is not None:
             newline = chunk.find(b"\n")
             if newline < 0:
@@ -217,14 +220,17 @@ def _blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[Li
                     )
                 continue
             broken += (BrokenRow(line, TOO_LARGE, raw_text(start_of_skipped)),)
+            at += skipped + newline + 1
             line, skipped = line + 1, None
             chunk = chunk[newline + 1 :]
         cut = chunk.rfind(b"\n") + 1
         if cut:
             data = bytes(tail) + chunk[:cut] if tail else chunk[:cut]
-            for block in _without_long_lines(data, line, options.max_row_bytes, broken):
+            whole_block = LineBlock(data, line, at, broken)
+            for block in _without_long_lines(whole_block, options.max_row_bytes):
                 yield block
                 line = block.first_line + _count(block.data)
+            at += len(data)
             broken = ()
             tail = bytearray(chunk[cut:])
         else:
@@ -236,7 +242,7 @@ def _blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[Li
         broken += (BrokenRow(line, TOO_LARGE, raw_text(start_of_skipped)),)
         line += 1
     if tail or broken:
-        yield LineBlock(bytes(tail), line, broken)
+        yield LineBlock(bytes(tail), line, at, broken)
 
 
 def _chunks(unit: Unit, size: int) -> Iterator[bytes]:
@@ -254,26 +260,30 @@ def _chunks(unit: Unit, size: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _without_long_lines(
-    data: bytes, first_line: int, max_row_bytes: int, broken: tuple[BrokenRow, ...]
-) -> Iterator[LineBlock]:
-    if len(data) <= max_row_bytes:
-        yield LineBlock(data, first_line, broken)
+def _without_long_lines(block: LineBlock, max_row_bytes: int) -> Iterator[LineBlock]:
+    if len(block.data) <= max_row_bytes:
+        yield block
         return
-    starts, ends = LineBlock(data, first_line).bounds()
+    starts, ends = block.bounds()
+    broken = block.broken
     done = 0
     for long in np.flatnonzero(ends - starts > max_row_bytes).tolist():
         if long > done:
-            piece = data[int(starts[done]) : int(starts[long])]
-            yield LineBlock(piece, first_line + done, broken)
+            yield _piece(block, done, int(starts[done]), int(starts[long]), broken)
             broken = ()
         start = int(starts[long])
-        raw = raw_text(data[start : start + 4096])
-        broken += (BrokenRow(first_line + long, TOO_LARGE, raw),)
+        raw = raw_text(block.data[start : start + 4096])
+        broken += (BrokenRow(block.first_line + long, TOO_LARGE, raw),)
         done = long + 1
-    rest = data[int(starts[done]) :] if done < len(starts) else b""
-    if rest or broken:
-        yield LineBlock(rest, first_line + done, broken)
+    start = int(starts[done]) if done < len(starts) else len(block.data)
+    if start < len(block.data) or broken:
+        yield _piece(block, done, start, len(block.data), broken)
+
+
+def _piece(
+    block: LineBlock, lines: int, start: int, stop: int, broken: tuple[BrokenRow, ...]
+) -> LineBlock:
+    return LineBlock(block.data[start:stop], block.first_line + lines, block.start + start, broken)
 
 
 def _count(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from lengthwise.pipeline.sources.source import NULL_ORDER, WRONG_TYPE
 
 # Floats hold all integers up to here.
 _EXACT = 2.0**53
+_INTEGER = re.compile(r"[-+]?[0-9]{1,400}")
 
 
 def order_of_steps(
@@ -35,17 +37,25 @@ def order_of_steps(
         (array([0, 2, 1, 3]), {})
     """
     groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    cells = pc.utf8_trim_whitespace(cells)
-    keys = _numbers(cells)
     faults: dict[int, str] = {}
-    if keys is None:
-        keys, faults = _ranks(cells, offsets, ignored)
-    elif keys.dtype.kind == "f" and np.isnan(keys).any():
-        faults = dict.fromkeys(np.unique(groups[np.isnan(keys)]).tolist(), NULL_ORDER)
-    same = groups[1:] == groups[:-1]
-    if not (same & ~(keys[1:] >= keys[:-1])).any():
+    if pa.types.is_string(cells.type):
+        cells = pc.utf8_trim_whitespace(cells)
+        keys = _numbers(cells)
+        if keys is None:
+            keys, faults = _ranks(cells, offsets, ignored)
+    else:
+        missing = cells.is_null().to_numpy(zero_copy_only=False)
+        faults = dict.fromkeys(np.unique(groups[missing]).tolist(), NULL_ORDER)
+        keys = cells.cast(_wide(cells.type)).fill_null(0).to_numpy(zero_copy_only=False)
+    if keys.dtype.kind == "f" and np.isnan(keys).any():
+        faults.update(dict.fromkeys(np.unique(groups[np.isnan(keys)]).tolist(), NULL_ORDER))
+    if not ((groups[1:] == groups[:-1]) & ~(keys[1:] >= keys[:-1])).any():
         return None, faults
     return np.lexsort((keys, groups)), faults
+
+
+def _wide(type_: pa.DataType) -> pa.DataType:
+    return pa.float64() if pa.types.is_floating(type_) else pa.int64()
 
 
 def _numbers(cells: pa.Array) -> np.ndarray | None:
@@ -75,9 +85,10 @@ def _ranks(
             continue
         keys = _numbers(cells.slice(start, stop - start))
         if keys is None:
-            values = [_value(text) for text in cells.slice(start, stop - start).to_pylist()]
+            texts = cells.slice(start, stop - start).to_pylist()
+            values = [_value(text) for text in texts]
             if None in values:
-                faults[group] = WRONG_TYPE if all(values_ != "" for values_ in values) else NULL_ORDER
+                faults[group] = NULL_ORDER if {"", "nan"} & set(texts) else WRONG_TYPE
                 continue
             keys = np.empty(len(values), np.int64)
             keys[sorted(range(len(values)), key=values.__getitem__)] = np.arange(len(values))
@@ -94,9 +105,10 @@ def _pairs(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _value(text: str) -> int | float | None:
     """A number that Python compares exactly with any other."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return None
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if number != number else number

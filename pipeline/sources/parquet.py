@@ -118,6 +118,11 @@ def read_parquet(
                 yield fit_rows(batch.select(own.names), row, None, own, options)
                 row += batch.num_rows
     except _UNREADABLE as reason:
+        if "Expected all lists to be of size" in str(reason):
+            raise InputError(
+                f"{unit.file.path}: {place} holds a null vector, which the reader of Parquet "
+                "cannot read; write NaN values in its place"
+            ) from None
         raise InputError(f"{unit.file.path}: {place} cannot be read: {one_line(reason)}") from None
     require_rows(unit, row - unit.first_row, place=place)
 

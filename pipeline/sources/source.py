@@ -21,6 +21,12 @@ from lengthwise.dataset.errors import InputError, UsageError
 
 FORMATS = ("parquet", "arrow", "hf", "jsonl", "csv", "tsv", "text", "tfrecord")
 TOKENS = ("whitespace", "characters", "bytes")
+DECLARED_TYPES = {
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+}
 
 # Decoded bytes of a reading batch: small enough for the cache, large enough for numpy.
 BATCH_BYTES = 4 << 20
@@ -34,9 +40,12 @@ WRONG_TYPE = "wrong type"
 RAGGED_VECTORS = "ragged inner vectors"
 OUT_OF_RANGE = "integer out of range"
 NOT_UTF8 = "not UTF-8"
-INFINITE = "infinite value"
+INFINITE = "infinite, or beyond float32"
 CHANGING_CONTEXT = "context changes within the group"
 NULL_ORDER = "null in the column of the order"
+
+# What the first rows of a file cannot say for sure.
+TYPES, ROLES, COLUMNS = "types", "roles", "columns"
 
 _RAW_CHARACTERS = 1000
 
@@ -66,6 +75,8 @@ class SourceOptions:
             `bytes` (ids from 0 to 255).
         group_by: CSV in long form: the column that says which lines are one row.
         order_by: CSV in long form: the column that orders the lines of a row.
+        types: column -> `int`, `float`, `bool` or `string`, for formats that do not say it; the
+            types of other columns are inferred.
         shapes: column -> shape of one step (of the whole column where it has one value a row), for
             formats that do not say it themselves.
         sequences: columns known to have a value per step, for formats that leave it open.
@@ -81,6 +92,7 @@ class SourceOptions:
     tokens: str = "whitespace"
     group_by: str | None = None
     order_by: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
@@ -94,6 +106,11 @@ class SourceOptions:
             raise UsageError(f"tokens '{self.tokens}' are none of {', '.join(TOKENS)}")
         if self.order_by is not None and self.group_by is None:
             raise UsageError("--order-by orders the lines of a group: give --group-by as well")
+        for name, type_ in self.types.items():
+            if type_ not in DECLARED_TYPES:
+                raise UsageError(
+                    f"type '{type_}' of '{name}' is none of {', '.join(DECLARED_TYPES)}"
+                )
         for name, shape in self.shapes.items():
             if not all(isinstance(size, int) and 1 <= size < 1 << 24 for size in shape):
                 raise UsageError(f"shape {shape} of '{name}': sizes are integers from 1")
@@ -107,6 +124,7 @@ class SourceOptions:
             "tokens": self.tokens,
             "group_by": self.group_by,
             "order_by": self.order_by,
+            "types": dict(sorted(self.types.items())),
             "shapes": {name: list(self.shapes[name]) for name in sorted(self.shapes)},
             "sequences": sorted(self.sequences),
             "contexts": sorted(self.contexts),
@@ -147,8 +165,8 @@ class SourceFile:
         columns: Arrow schema of its rows.
         units: its pieces, in the order of their rows.
         identity: a checksum that changes with the content, as far as that shows without decoding.
-        inferred: True where the types of columns are only known from the first rows.
-        open_ended: True where a row may have columns that the first rows do not have.
+        leaves_open: what is only known from the first rows: `TYPES` of columns, `ROLES` (whether
+            one has a value per step or per row), `COLUMNS` (whether there are more).
     """
 
     file: InputFile
@@ -156,8 +174,7 @@ class SourceFile:
     columns: pa.Schema
     units: tuple[Unit, ...]
     identity: int
-    inferred: bool = False
-    open_ended: bool = False
+    leaves_open: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int | None:

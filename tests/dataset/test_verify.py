@@ -119,7 +119,6 @@ def test_swapped_shards_are_found(dataset):
         "data-{}/train/len00004-00002-of-00003.tfrecord",
         "data-{}/stray",
         "data-{}/test/.hidden",
-        "data-fedcba9876543210/train/len00004-00000-of-00001.tfrecord",
     ],
 )
 def test_a_stray_file_is_found(dataset, place):
@@ -192,6 +191,22 @@ def test_a_malformed_manifest_is_one_fault(dataset):
 
     path.write_text("{")
     assert len(verify(dataset.root)) == 1
+
+
+def test_a_data_folder_of_another_build_is_found(dataset):
+    other = dataset.root / "data-fedcba9876543210"
+    (other / "train").mkdir(parents=True)
+
+    assert verify(dataset.root) == [
+        f"{other}: is left of another build; build again to be rid of it"
+    ]
+
+
+def test_folders_of_the_user_are_left_in_peace(dataset):
+    (dataset.root / "data-2024").mkdir()
+    (dataset.root / "data-2024" / "notes").touch()
+
+    assert verify(dataset.root) == []
 
 
 def test_accounts_that_do_not_balance_are_found(dataset):

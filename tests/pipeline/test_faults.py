@@ -91,7 +91,7 @@ def test_null_label(run, write_input, tmp_path):
 
 def test_infinite_value(run, write_input, tmp_path):
     path = write_input("a.parquet", pa.table({"x": [[1.0], [2.0, float("inf")]]}))
-    assert "row 1: infinite value" in check_refused(run, tmp_path, path)
+    assert "row 1: infinite, or beyond float32" in check_refused(run, tmp_path, path)
 
 
 def test_many_faults_are_counted_and_the_first_are_named(run, write_input, tmp_path):
@@ -233,3 +233,9 @@ def test_a_file_that_vanishes_between_rows(run, write_input, tmp_path):
     )
     assert code == 1
     assert "missing: no such file" in one_line(error)
+
+
+def test_a_null_vector_in_parquet_says_what_to_write(run, write_input, tmp_path):
+    vectors = pa.array([[[1.0, 2.0], None]], pa.list_(pa.list_(pa.float32(), 2)))
+    path = write_input("a.parquet", pa.table({"x": vectors}))
+    assert "write NaN values in its place" in check_refused(run, tmp_path, path)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lengthwise.dataset import Manifest, ManifestError, OutputError, PlanOptions, verify
+from lengthwise.dataset.manifest import STAGING_NAME
 from lengthwise.pipeline import FeatureNames, build
-from lengthwise.pipeline.staging import STAGING_NAME, Staging
+from lengthwise.pipeline.staging import Staging
 from tests.pipeline.conftest import folder_digest
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",))

@@ -225,7 +225,7 @@ def test_rows_after_faulty_ones_keep_their_keys_contexts_and_steps():
     rows, faults = ragged_rows(table, schema, keys=np.arange(6, dtype=np.uint64))
 
     assert [REASONS[fault] for fault in faults] == [
-        *("", "null sequence", "infinite value", "", "", ""),
+        *("", "null sequence", "infinite, or beyond float32", "", "", ""),
     ]
     assert rows.keys.tolist() == [0, 3, 4, 5]
     assert rows.contexts["y"].tolist() == [10, 13, 14, 15]
@@ -293,7 +293,7 @@ def test_all_rows_may_be_faulty():
 def test_usable_rows_names_the_first_row_that_is_not():
     table, schema = table_of(x=pa.array([[1.0], [INF], None], pa.list_(pa.float32())))
 
-    with pytest.raises(InputError, match="row 1 of a batch: infinite value; filter such rows out"):
+    with pytest.raises(InputError, match="row 1 of a batch: infinite, or beyond float32; filter such rows out"):
         usable_rows(table, schema)
     assert len(usable_rows(table.slice(0, 1), schema)) == 1
 
@@ -456,7 +456,7 @@ def reasons_of(row, schema):
     for item in items:
         leaves = [] if is_missing(item) else leaves_of(item)
         if any(isinstance(leaf, float) and math.isinf(leaf) for leaf in leaves):
-            reasons.add("infinite value")
+            reasons.add("infinite, or beyond float32")
         if any(leaf > 2**63 - 1 for leaf in leaves if type(leaf) is int):
             reasons.add("integer out of range")
     return reasons

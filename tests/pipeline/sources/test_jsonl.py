@@ -88,7 +88,7 @@ def test_nulls_stay_nulls(write):
         ('{"v": [[1, 2], [3]]}', "ragged inner vectors"),
         ('{"v": [[1, 2, 3]]}', "ragged inner vectors"),
         ('{"v": [[]]}', "ragged inner vectors"),
-        ('{"v": [[1e999, 2]]}', "infinite value"),
+        ('{"v": [[1e999, 2]]}', "infinite, or beyond float32"),
         (b'{"s": ["\xff"]}', "not UTF-8"),
         ('{"s": ["\\ud800"]}', "broken line"),
         ('  {"x": [1]}\t\r', None),
@@ -166,6 +166,18 @@ def test_files_agree_on_types(write):
         "n: string\nlate: int64"
     }
     assert [file.rows for file in files] == [1, 1, 0]
+
+
+def test_types_can_be_given(write):
+    path = write("a.jsonl", '{"x": [1, 2], "v": [[1, 2]], "s": null}\n{"x": [0.5], "s": "a"}\n')
+    options = SourceOptions(types={"x": "int", "v": "float", "s": "string", "absent": "int"})
+    reading = read_all(path, options)
+    assert types_of(reading) == {
+        "x": "list<item: int64>",
+        "v": "list<item: fixed_size_list<item: double>[2]>",
+        "s": "string",
+    }
+    assert reading.broken == {1: "wrong type"}
 
 
 def test_shapes_and_roles_decide_what_lists_of_lists_are(write):
