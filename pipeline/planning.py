@@ -176,6 +176,11 @@ def open_input(
     found = find_files(inputs, reading)
     files = agree_on_columns([open_file(file, reading) for file in found])
     schema = names if isinstance(names, Schema) else _schema_of(files[0], names)
+    if all(feature.label for feature in schema.sequences):
+        raise SchemaError(
+            f"{files[0].file.path}: every sequence is a label, so a model would see nothing; name "
+            "its input with --sequence"
+        )
     as_names = FeatureNames(
         sequences=tuple(f.name for f in schema.sequences if not f.label),
         labels=tuple(f.name for f in schema.labels),

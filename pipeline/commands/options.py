@@ -163,7 +163,8 @@ _PLANNING = (
         type=Buckets(),
         default="auto",
         show_default=True,
-        help="How many buckets at most; auto adds them while each saves 0.5 % of all slots.",
+        help="How many buckets at most; auto adds them while each saves 0.5 % of all slots, "
+        "up to one for 64 rows.",
     ),
     click.option(
         "--strategy",

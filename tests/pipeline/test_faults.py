@@ -239,3 +239,9 @@ def test_a_null_vector_in_parquet_says_what_to_write(run, write_input, tmp_path)
     vectors = pa.array([[[1.0, 2.0], None]], pa.list_(pa.list_(pa.float32(), 2)))
     path = write_input("a.parquet", pa.table({"x": vectors}))
     assert "write NaN values in its place" in check_refused(run, tmp_path, path)
+
+
+def test_a_dataset_of_labels_alone(run, write_input, tmp_path):
+    path = write_input("a.parquet", ragged_table(5))
+    line = check_refused(run, tmp_path, path, "--label", "tokens", "--label", "frames")
+    assert "every sequence is a label" in line
