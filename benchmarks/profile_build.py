@@ -115,7 +115,7 @@ def profile(kind: str, rows: int, folder: Path) -> tuple[dict[str, float], float
     """Builds twice; returns CPU seconds by stage and of the whole second build."""
     from lengthwise.dataset.options import PlanOptions
     from lengthwise.pipeline.building import build
-    from lengthwise.pipeline.planning import FeatureNames
+    from lengthwise.pipeline.inputs import FeatureNames
 
     source = folder / f"{kind}-{rows}.parquet"
     ensure_file(str(source), kind, rows)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lengthwise.pipeline.building import build
-    from lengthwise.pipeline.planning import FeatureNames, make_plan
+    from lengthwise.pipeline.inputs import FeatureNames
+    from lengthwise.pipeline.planning import make_plan
     from lengthwise.pipeline.report import render_report
     from lengthwise.pipeline.runners import Execution
 
@@ -18,7 +19,7 @@ __all__ = ["Execution", "FeatureNames", "build", "make_plan", "render_report"]
 
 _MODULES = {
     "Execution": "runners",
-    "FeatureNames": "planning",
+    "FeatureNames": "inputs",
     "build": "building",
     "make_plan": "planning",
     "render_report": "report",

@@ -24,15 +24,8 @@ from lengthwise.pipeline.exchange import (
     written_shards,
 )
 from lengthwise.pipeline.ingest import IngestJob
-from lengthwise.pipeline.planning import (
-    FeatureNames,
-    Findings,
-    Input,
-    ingest,
-    open_input,
-    plan_of,
-    statistics_of,
-)
+from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
+from lengthwise.pipeline.planning import Findings, ingest, plan_of, statistics_of
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import SourceOptions, status_of

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 
-from lengthwise.dataset.errors import InputError, PlanError, SchemaError
-from lengthwise.dataset.options import MAX_SPLITS, RESERVED_IDS, PlanOptions
+from lengthwise.dataset.errors import InputError, PlanError
+from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
 from lengthwise.pipeline.accounts import (
@@ -23,16 +22,11 @@ from lengthwise.pipeline.accounts import (
     rejected_rows,
 )
 from lengthwise.pipeline.ingest import IngestJob, ingest_unit
+from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import (
-    SourceFile,
     SourceOptions,
-    Unit,
-    agree_on_columns,
-    columns_to_read,
-    find_files,
-    open_file,
 )
 from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
 from lengthwise.pipeline.strings import vocabularies_of
@@ -46,93 +40,7 @@ from lengthwise.transforms.boundaries import (
 )
 from lengthwise.transforms.lengths import merge_histograms
 from lengthwise.transforms.normalization import normalization_of
-from lengthwise.transforms.ragged import storage_dtypes
 from lengthwise.transforms.statistics import Summary
-
-
-@dataclass(frozen=True)
-class FeatureNames:
-    """Which columns are which; None takes every list column as a sequence."""
-
-    sequences: tuple[str, ...] | None = None
-    labels: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Input:
-    """The input, looked at but not yet read.
-
-    Attributes:
-        files: what was seen of all files, in the order of their names.
-        schema: the features.
-        reading: how the files are read.
-    """
-
-    files: tuple[SourceFile, ...]
-    schema: Schema
-    reading: SourceOptions
-
-    @property
-    def units(self) -> list[Unit]:
-        """All units, in the order of files and rows."""
-        return [unit for file in self.files for unit in file.units]
-
-    def split_names(self, options: PlanOptions) -> tuple[str, ...]:
-        """Names of all splits, ascending."""
-        given = {file.file.split for file in self.files if file.file.split is not None}
-        drawn = any(file.file.split is None for file in self.files)
-        drawn = drawn and options.split_column is None
-        return tuple(sorted(given | (set(options.splits) if drawn else set())))
-
-    def _split_columns(self, options: PlanOptions) -> list[str]:
-        names = [name for name in (options.split_by, options.split_column) if name is not None]
-        for file in self.files:
-            for name in names:
-                if name not in file.columns.names:
-                    raise SchemaError(
-                        f"{file.file.path}: no column '{name}' to split by; columns are: "
-                        f"{', '.join(file.columns.names)}"
-                    )
-        return [name for name in names if name not in self.schema.names]
-
-    def check_options(self, options: PlanOptions) -> None:
-        """Raises PlanError where an option does not fit the features."""
-        for name, kind in options.normalize.items():
-            feature = self.schema[name]
-            if feature.dtype != "float32" or not feature.sequence or feature.label:
-                raise PlanError(
-                    f"--normalize {name}={kind}: {feature.describe()} is no float sequence that a "
-                    "model takes in"
-                )
-        for option, value in (("fill", options.fill), ("pad-value", options.pad_value)):
-            if isinstance(value, str) or value % 1 == 0:
-                continue
-            for feature in self.schema.sequences:
-                if feature.dtype == "int64" and feature.encoding == NUMBERS and not feature.label:
-                    raise PlanError(
-                        f"--{option} {value:g}: feature '{feature.name}' holds integers; give "
-                        "an integer"
-                    )
-
-    def job(self, options: PlanOptions, staging: Path, **extra: Any) -> IngestJob:
-        """What the workers need to ingest it."""
-        self.check_options(options)
-        if len(self.split_names(options)) > MAX_SPLITS:
-            raise PlanError(
-                f"{len(self.split_names(options))} splits are more than {MAX_SPLITS}: name fewer"
-            )
-        names = (*self.schema.names, *self._split_columns(options))
-        return IngestJob(
-            schema=self.schema,
-            columns=columns_to_read(self.files, names),
-            reading=self.reading,
-            storage=storage_dtypes(self.schema, [file.columns for file in self.files]),
-            options=options,
-            splits=self.split_names(options),
-            staging=str(staging),
-            **extra,
-        )
 
 
 @dataclass(frozen=True)
@@ -156,55 +64,6 @@ class Findings:
     class_counts: Mapping[str, Mapping[int, int]]
     channels: Mapping[str, Sequence[Summary]]
     rejected: tuple[Rejected, ...]
-
-
-def open_input(
-    inputs: Sequence[str], names: FeatureNames | Schema, reading: SourceOptions | None = None
-) -> Input:
-    """Finds the input and checks that all its files have the features.
-
-    Args:
-        inputs: files, globs, folders, each possibly `SPLIT=PATH`.
-        names: which columns are which, or the schema itself.
-        reading: how the files are read; None tells the format of each from the file.
-
-    Raises:
-        InputError: nothing found, or a file cannot be read.
-        SchemaError: a file lacks a column, or has it with another type.
-    """
-    reading = _with_roles(reading or SourceOptions(), names)
-    found = find_files(inputs, reading)
-    files = agree_on_columns([open_file(file, reading) for file in found])
-    schema = names if isinstance(names, Schema) else _schema_of(files[0], names)
-    if all(feature.label for feature in schema.sequences):
-        raise SchemaError(
-            f"{files[0].file.path}: every sequence is a label, so a model would see nothing; name "
-            "its input with --sequence"
-        )
-    as_names = FeatureNames(
-        sequences=tuple(f.name for f in schema.sequences if not f.label),
-        labels=tuple(f.name for f in schema.labels),
-        contexts=tuple(f.name for f in schema.contexts if not f.label),
-    )
-    for file in files:
-        found = _schema_of(file, as_names)
-        for mine, theirs in zip(schema.features, found.features, strict=True):
-            if mine != theirs:
-                raise SchemaError(
-                    f"{file.file.path}: column '{mine.name}' is {theirs.describe()}, "
-                    f"elsewhere it is {mine.describe()}"
-                )
-    if all(file.rows == 0 for file in files):
-        raise InputError(f"{files[0].file.path}: the input has no rows")
-    return Input(files, schema, reading)
-
-
-def _with_roles(reading: SourceOptions, names: FeatureNames | Schema) -> SourceOptions:
-    """Tells formats that leave it open which columns have a value per step and which per row."""
-    if isinstance(names, Schema):
-        sequences = tuple(feature.name for feature in names.sequences)
-        return replace(reading, sequences=sequences, contexts=tuple(f.name for f in names.contexts))
-    return replace(reading, sequences=names.sequences or (), contexts=names.contexts)
 
 
 def make_plan(
@@ -393,15 +252,3 @@ def _max_lengths(histogram: Mapping[int, int], options: PlanOptions) -> tuple[in
         return tuple(find(histogram, options.num_buckets, options.align))
     curve = padding_curve(histogram, strategy=options.strategy, align=options.align)
     return choose_buckets(curve, rows=sum(histogram.values())).max_lengths
-
-
-def _schema_of(file: SourceFile, names: FeatureNames) -> Schema:
-    sequences = names.sequences
-    labels_only = sequences == () and names.labels
-    return Schema.from_arrow(
-        file.columns,
-        sequences=() if labels_only else sequences,
-        labels=names.labels,
-        contexts=names.contexts,
-        place=file.file.path,
-    )

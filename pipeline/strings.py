@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import CLASSES
@@ -155,7 +156,7 @@ def _with_leaf(column: pa.Array, counter: StringCounter) -> pa.Array:
         first, last = offsets[0].as_py(), offsets[-1].as_py()
         values = _with_leaf(column.values.slice(first, last - first), counter)
         make = pa.LargeListArray if pa.types.is_large_list(type_) else pa.ListArray
-        shifted = pa.compute.subtract(offsets, offsets[0])
+        shifted = pc.subtract(offsets, offsets[0])
         mask = column.is_null() if column.null_count else None
         return make.from_arrays(shifted, values, mask=mask)
     if pa.types.is_fixed_size_list(type_):

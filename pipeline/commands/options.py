@@ -330,7 +330,7 @@ _EXECUTION = (
 def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
     """The features and the planning options that the command line gives."""
     from lengthwise.dataset.options import PlanOptions
-    from lengthwise.pipeline.planning import FeatureNames
+    from lengthwise.pipeline.inputs import FeatureNames
 
     names = FeatureNames(
         sequences=tuple(values["sequence"]) or None,
