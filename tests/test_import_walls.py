@@ -21,7 +21,7 @@ MAY_IMPORT = {
         *("lengthwise.dataset", "lengthwise.transforms", "lengthwise.model"),
         *("numpy", "pyarrow", "crc32c", "apache_beam", "click", "rich"),
     },
-    "model": {"lengthwise.dataset", "numpy", "crc32c", "tensorflow", "keras", "rich"},
+    "model": {"lengthwise.dataset", "numpy", "crc32c", "tensorflow", "keras", "rich", "torch"},
 }
 
 # Importing all modules of a room must load none of these, not even by way of somebody else.
@@ -29,7 +29,8 @@ MUST_NOT_LOAD = {
     "dataset": {"apache_beam", "tensorflow", "keras"},
     "transforms": {"tensorflow", "keras"},
     "pipeline": {"tensorflow", "keras"},
-    "model": {"apache_beam"},
+    # PyTorch is an extra, imported by the function that needs it.
+    "model": {"apache_beam", "torch"},
 }
 
 
