@@ -103,14 +103,17 @@ def read_csv(
     parser = LineParser(header, group_by, types)
     assembler = GroupAssembler(columns, options, unit.first_row)
     known = _Ids()
+    compressed = unit.stop == TO_THE_END
     for block, lines in _blocks_of_lines(unit, header, parser, options):
-        known.add(lines)
+        if compressed:
+            known.add(lines)
         for batch in assembler.add(block, lines):
             yield from batch.pieces(batch_rows)
     for batch in assembler.end():
         yield from batch.pieces(batch_rows)
     require_rows(unit, assembler.rows)
-    if unit.stop == TO_THE_END:
+    if compressed:
+        # Nobody has looked through it before.
         known.require_distinct(unit, header, group_by, options)
 
 

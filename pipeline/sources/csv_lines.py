@@ -7,13 +7,13 @@ shows in the number of rows; then halving the lines finds those at fault.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
+import pyarrow.csv as arrow_csv
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.lines import LineBlock, first_block
@@ -111,7 +111,7 @@ class LineParser:
         self._header = header
         self._group_by = group_by
         self._types = {**types, group_by: pa.binary()}
-        self._parsing = pa.csv.ParseOptions(delimiter=header.delimiter)
+        self._parsing = arrow_csv.ParseOptions(delimiter=header.delimiter)
         nothing = header.delimiter.encode() * (len(header.names) - 1)
         self._last_line = b"\n" + (nothing or b"-")
 
@@ -120,19 +120,15 @@ class LineParser:
         starts, ends = block.bounds()
         bytes_ = np.frombuffer(block.data, np.uint8)
         if len(ends):
-            ends = ends - ((ends > starts) & (bytes_[ends - 1] == _RETURN))
-        filled = ends > starts
-        starts, ends = starts[filled], ends[filled]
-        good = np.arange(len(starts))
-        faults: list[tuple[int, str]] = []
-        returns = np.flatnonzero(bytes_ == _RETURN)
-        if len(returns):
-            # Arrow takes a carriage return within a line for its end.
-            line = np.searchsorted(starts, returns, side="right") - 1
-            inside = (line >= 0) & (returns < ends[line]) if len(starts) else returns < 0
-            torn = np.unique(line[inside])
-            faults += [(position, BROKEN_LINE) for position in torn.tolist()]
-            good = np.setdiff1d(good, torn)
+            returned = (ends > starts) & (bytes_[ends - 1] == _RETURN)
+            ends = ends - returned
+            filled = ends > starts
+            torn = _torn_lines(bytes_, starts, ends, int(np.count_nonzero(returned)))[filled]
+            starts, ends = starts[filled], ends[filled]
+        else:
+            torn = np.zeros(0, np.bool_)
+        good = np.flatnonzero(~torn)
+        faults = [(position, BROKEN_LINE) for position in np.flatnonzero(torn).tolist()]
         steps, at, ids, ids_at = [], [], [], []
         for lines, rows, fault in self._parsed(block.data, starts, ends, good):
             if fault is not None:
@@ -202,15 +198,15 @@ class LineParser:
         # A quote that is not closed swallows the line after it: here, one that nobody will miss.
         text += self._last_line
         try:
-            table = pa.csv.read_csv(
+            table = arrow_csv.read_csv(
                 pa.BufferReader(text),
-                pa.csv.ReadOptions(
+                arrow_csv.ReadOptions(
                     use_threads=False,
                     block_size=len(text) + 1,
                     column_names=list(self._header.names),
                 ),
                 self._parsing,
-                pa.csv.ConvertOptions(
+                arrow_csv.ConvertOptions(
                     column_types=types, include_columns=list(types), null_values=_NULLS
                 ),
             )
@@ -243,20 +239,20 @@ def infer_types(block: bytes, header: Header, options: SourceOptions) -> dict[st
 def _cells(block: bytes, header: Header) -> dict[str, pa.Array]:
     """The raw values of the lines that are whole."""
     try:
-        table = pa.csv.read_csv(
+        table = arrow_csv.read_csv(
             pa.BufferReader(block),
-            pa.csv.ReadOptions(
+            arrow_csv.ReadOptions(
                 use_threads=False, block_size=len(block) + 1, column_names=list(header.names)
             ),
-            pa.csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=_skip),
-            pa.csv.ConvertOptions(column_types=dict.fromkeys(header.names, pa.binary())),
+            arrow_csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=_skip),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(header.names, pa.binary())),
         )
     except (pa.ArrowException, ValueError):
         return {}
     return {column: table[column].combine_chunks() for column in header.names}
 
 
-def _skip(row: pa.csv.InvalidRow) -> str:
+def _skip(row: arrow_csv.InvalidRow) -> str:
     return "skip"
 
 
@@ -282,8 +278,20 @@ def empty_as_null(column: pa.Array) -> pa.Array:
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
-def _text_of(data: bytes, starts: np.ndarray, ends: np.ndarray, lines: Sequence[int]) -> bytes:
+def _torn_lines(
+    bytes_: np.ndarray, starts: np.ndarray, ends: np.ndarray, at_ends: int
+) -> np.ndarray:
+    """(n,) bool, True where a line has a carriage return in it: Arrow takes it for an end."""
+    torn = np.zeros(len(starts), np.bool_)
+    if np.count_nonzero(bytes_ == _RETURN) > at_ends:
+        returns = np.flatnonzero(bytes_ == _RETURN)
+        line = np.searchsorted(starts, returns, side="right") - 1
+        torn[line[returns < ends[line]]] = True
+    return torn
+
+
+def _text_of(data: bytes, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> bytes:
     first, last = int(lines[0]), int(lines[-1])
     if last - first == len(lines) - 1:
         return data[int(starts[first]) : int(ends[last])]
-    return b"\n".join(data[int(starts[line]) : int(ends[line])] for line in lines)
+    return b"\n".join(data[int(starts[line]) : int(ends[line])] for line in lines.tolist())

@@ -13,7 +13,7 @@ it refuses is no such message. Source: TensorFlow, `example.proto` and `feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,12 @@ class ExampleValue:
     lists: dict[bytes, list[FeatureValue]] = field(default_factory=dict)
 
 
-def parse_example(data: bytes) -> ExampleValue:
+def parse_example(data: bytes, names: Container[bytes] | None = None) -> ExampleValue:
     """Parses a record.
+
+    Args:
+        data: the record.
+        names: of the features that are looked into; None looks into all.
 
     Raises:
         ValueError: it is neither an `Example` nor a `SequenceExample`.
@@ -66,12 +70,14 @@ def parse_example(data: bytes) -> ExampleValue:
     for number, message in _messages(data):
         if number == CONTEXT:
             for key, value in _entries(message):
-                example.features[key] = _feature(value)
+                if names is None or key in names:
+                    example.features[key] = _feature(value)
         elif number == FEATURE_LISTS:
             for key, value in _entries(message):
-                example.lists[key] = [
-                    _feature(step) for number, step in _messages(value) if number == 1
-                ]
+                if names is None or key in names:
+                    example.lists[key] = [
+                        _feature(step) for number, step in _messages(value) if number == 1
+                    ]
     return example
 
 

@@ -225,7 +225,7 @@ def _expand_url(
             if kind == fs.FileType.Directory:
                 return _in_url_folder(pattern, path, split, options)
             raise InputError(f"{pattern}: no such file or folder")
-        folder = path[: re.search(r"[*?\[]", path).start()].rpartition("/")[0]
+        folder = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
         matches = re.compile(_glob_regex(path))
         found = [
             (in_file_system(pattern, name), split)

@@ -121,18 +121,17 @@ def fit_rows(
         if numbers is None:
             return SourceBatch(rows, first_row, None, tuple(broken))
         return SourceBatch.of(rows, numbers, tuple(broken))
-    if numbers is None:
-        numbers = np.arange(first_row, first_row + n)
-    found = {}
+    row_numbers = np.arange(first_row, first_row + n) if numbers is None else numbers
+    found: dict[int, BrokenRow] = {}
     for reason, bad in reasons.items():
         for row in np.flatnonzero(bad).tolist():
             text = raw(row) if raw else ""
-            found.setdefault(row, BrokenRow(int(numbers[row]), reason, text))
+            found.setdefault(row, BrokenRow(int(row_numbers[row]), reason, text))
     good = np.ones(n, np.bool_)
     good[list(found)] = False
     rows = rows.filter(pa.array(good))
     everything = sorted([*broken, *found.values()], key=lambda broken_row: broken_row.row)
-    return SourceBatch.of(rows, numbers[good], tuple(everything))
+    return SourceBatch.of(rows, row_numbers[good], tuple(everything))
 
 
 def _add(reasons: dict[str, np.ndarray], reason: str, bad: np.ndarray | None) -> None:
@@ -184,14 +183,14 @@ def _fit(array: pa.Array, target: pa.DataType) -> tuple[pa.Array, np.ndarray | N
         if bad is None:
             return fitted, None
         so_far = np.concatenate(([0], np.cumsum(bad)))
-        return fitted, so_far[offsets[1:]] > so_far[offsets[:-1]]
+        return fitted, np.asarray(so_far[offsets[1:]] > so_far[offsets[:-1]])
     if pa.types.is_fixed_size_list(array.type) and pa.types.is_fixed_size_list(target):
         size = target.list_size
         items = array.values.slice(array.offset * size, len(array) * size)
         items, bad = _fit(items, target.value_type)
         mask = array.is_null() if array.null_count else None
         fitted = pa.FixedSizeListArray.from_arrays(items, type=target, mask=mask)
-        return fitted, None if bad is None else bad.reshape(-1, size).any(axis=1)
+        return fitted, None if bad is None else np.asarray(bad.reshape(-1, size).any(axis=1))
     return array.cast(target), None
 
 

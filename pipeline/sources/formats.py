@@ -13,6 +13,7 @@ import pyarrow as pa
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.arrow_messages import CONTINUATION, FILE_MAGIC
 from lengthwise.pipeline.sources.files import format_of_name
+from lengthwise.pipeline.sources.frames import begins_with_record
 from lengthwise.pipeline.sources.locations import open_random
 from lengthwise.pipeline.sources.source import (
     InputFile,
@@ -32,6 +33,7 @@ _READERS = {
     "text": ("text", "TEXT"),
     "csv": ("csv", "CSV"),
     "tsv": ("csv", "TSV"),
+    "tfrecord": ("tfrecord", "TFRECORD"),
 }
 
 
@@ -100,6 +102,7 @@ def _is_arrow(head: bytes) -> bool:
 _SIGNATURES: dict[str, Callable[[bytes], bool]] = {
     "parquet": _is_parquet,
     "arrow": _is_arrow,
+    "tfrecord": begins_with_record,
 }
 
 

@@ -18,7 +18,12 @@ import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.dataset.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, masked_crc32c
-from lengthwise.pipeline.sources.lines import TO_THE_END, compression_of, open_sequential
+from lengthwise.pipeline.sources.lines import (
+    TO_THE_END,
+    compression_of,
+    crc_of,
+    open_sequential,
+)
 from lengthwise.pipeline.sources.locations import open_random
 from lengthwise.pipeline.sources.source import (
     DAMAGED_RECORD,
@@ -35,6 +40,7 @@ _SCAN_BYTES = 1 << 22
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _KNOWN_LENGTHS = 1 << 16
+_MASK_DELTA = np.uint32(0xA282EAD8)
 
 
 @dataclass(frozen=True)
@@ -75,53 +81,45 @@ def scan_records(file: InputFile, options: SourceOptions) -> tuple[tuple[Unit, .
             compressed = compression_of(source.read(4)) is not None
             size = source.size()
             source.seek(0)
-            crc = 0
-            units: list[Unit] = []
-            start = first_row = row = 0
-            lengths = _Lengths(file.path)
-            at, left, head = 0, 0, b""  # of the file; of the record; a header cut in two
-            while chunk := source.read(_SCAN_BYTES):
-                crc = crc32c.crc32c(chunk, crc)
-                if compressed:
-                    continue
-                data = head + chunk if head else chunk
-                place = left - len(head) if left else 0
-                place = min(left, len(data))
-                left -= place
-                while not left and place + HEADER_BYTES <= len(data):
-                    here = at - len(head) + place
-                    if here - start >= options.unit_bytes:
-                        units.append(
-                            Unit(
-                                file,
-                                "tfrecord",
-                                first_row,
-                                row - first_row,
-                                here - start,
-                                start,
-                                here,
-                            )
-                        )
-                        start, first_row = here, row
-                    length = lengths.read(data, place, row)
-                    if length > size - here - FRAME_BYTES:
-                        raise InputError(
-                            f"{file.path}: record {row}: {length} bytes are more than the file has"
-                        )
-                    row += 1
-                    end = place + length + FRAME_BYTES
-                    left = max(0, end - len(data))
-                    place = min(end, len(data))
-                at += len(chunk)
-                head = b"" if left else data[place:]
+            if compressed:
+                return (Unit(file, "tfrecord", 0, None, 4 * size, 0, TO_THE_END),), crc_of(source)
+            return _scan(file, options, source, size)
     except (OSError, pa.ArrowException) as reason:
         raise InputError(f"{file.path}: cannot be read: {one_line(reason)}") from None
-    if compressed:
-        return (Unit(file, "tfrecord", 0, None, 4 * size, 0, TO_THE_END),), crc
-    if head or left:
+
+
+def _scan(
+    file: InputFile, options: SourceOptions, source: pa.NativeFile, size: int
+) -> tuple[tuple[Unit, ...], int]:
+    units: list[Unit] = []
+    lengths = _Lengths(file.path)
+    start = first_row = 0  # of the unit
+    record = row = 0  # where the next record begins, and its number
+    at = crc = 0
+    head = b""  # the start of a header that is cut in two
+
+    def cut() -> None:
+        nonlocal start, first_row
+        rows, nbytes = row - first_row, record - start
+        units.append(Unit(file, "tfrecord", first_row, rows, nbytes, start, record))
+        start, first_row = record, row
+
+    while chunk := source.read(_SCAN_BYTES):
+        crc = crc32c.crc32c(chunk, crc)
+        base = at - len(head)
+        data = head + chunk if head else chunk
+        at += len(chunk)
+        while record + HEADER_BYTES <= at:
+            if record - start >= options.unit_bytes:
+                cut()
+            length = lengths.read(data, record - base, row)
+            record, row = record + length + FRAME_BYTES, row + 1
+        head = data[record - base :] if record < at else b""
+    if record != size:
+        row -= record > size
         raise InputError(f"{file.path}: record {row}: the file ends within a record")
-    if size > start:
-        units.append(Unit(file, "tfrecord", first_row, row - first_row, size - start, start, size))
+    if record > start:
+        cut()
     return tuple(units), crc
 
 
@@ -177,7 +175,7 @@ def _blocks(
         if len(rest) >= HEADER_BYTES:
             wanted = max(block_bytes, _HEADER.unpack_from(rest)[0] + FRAME_BYTES - len(rest))
         if numbers or broken:
-            yield _checked(data[:at], starts, stops, numbers, broken)
+            yield _checked(data, starts, stops, numbers, broken)
     if rest or skip:
         raise InputError(f"{unit.file.path}: record {row}: the file ends within a record")
     if left:
@@ -197,10 +195,11 @@ def _checked(
     found = np.array(
         [checksum(view[start:stop]) for start, stop in zip(starts, stops, strict=True)], np.uint32
     )
-    padded = np.frombuffer(data + bytes(PADDING), np.uint8)
+    behind = len(data) - (stops[-1] if stops else 0)
+    padded = np.frombuffer(data if behind >= PADDING else data + bytes(PADDING), np.uint8)
     ends = np.array(stops, np.int64)
     stored = padded[ends[:, None] + np.arange(FOOTER_BYTES)].copy().view("<u4").reshape(-1)
-    masked = ((found >> np.uint32(15)) | (found << np.uint32(17))) + np.uint32(0xA282EAD8)
+    masked = ((found >> np.uint32(15)) | (found << np.uint32(17))) + _MASK_DELTA
     good = masked == stored
     rows = np.array(numbers, np.int64)
     broken += [BrokenRow(row, DAMAGED_RECORD) for row in rows[~good].tolist()]

@@ -71,12 +71,11 @@ class GroupAssembler:
         for row in block.broken:
             group.fault = group.fault or (row.reason, row.raw)
         starts, ids = starts_of_groups(lines, group.id)
+        if group.id is None and ids:
+            # What stands before the first line that has an id belongs to its group.
+            group.id, ids, starts = ids[0], ids[1:], starts[1:]
         # 0 is the group that is open already, however many lines it has here.
         ordinal_of_line = np.searchsorted(starts, np.arange(len(lines.starts)), side="right")
-        if group.id is None and len(starts):
-            # Lines before the first that has an id.
-            starts = np.concatenate(([0], starts[1:]))
-            ordinal_of_line = np.maximum(ordinal_of_line, 1)
         faults: dict[int, tuple[str, str]] = {}
         for position, reason in lines.faults:
             start = int(lines.starts[position])
@@ -101,7 +100,7 @@ class GroupAssembler:
             ),
             nbytes=np.concatenate(([group.nbytes], np.diff(edges)[:-1])),
             faults=faults,
-            ids=[group.id, *ids[:-1]],
+            ids=[group.id or b"", *ids[:-1]],
         )
         self._open = _OpenGroup(ids[-1], [], int(edges[-1] - edges[-2]), fault_of_last)
         self._keep(self._open, lines.steps.slice(int(here[-2])))
@@ -133,7 +132,7 @@ class GroupAssembler:
         counts: np.ndarray,
         nbytes: np.ndarray,
         faults: dict[int, tuple[str, str]],
-        ids: list[bytes | None],
+        ids: list[bytes],
     ) -> Iterator[SourceBatch]:
         """Makes rows of whole groups that stand one after another.
 
@@ -142,25 +141,20 @@ class GroupAssembler:
             counts: (g,) lines of each.
             nbytes: (g,) of each.
             faults: position of a group -> why it is broken, and a line of it.
-            ids: of the groups; None where there is no first group.
+            ids: of the groups.
         """
-        if ids[0] is None:
-            # What stands before the first line that has an id belongs to its group.
-            nbytes = np.concatenate(([nbytes[:2].sum()], nbytes[2:]))
-            counts, ids = counts[1:], ids[1:]
-            faults = {max(group - 1, 0): faults[group] for group in sorted(faults, reverse=True)}
-        if not ids:
-            return
         for group in np.flatnonzero(nbytes > self._options.max_row_bytes).tolist():
-            faults[group] = (TOO_LARGE, raw_text(ids[group] or b""))
+            faults[group] = (TOO_LARGE, raw_text(ids[group]))
         rows = pa.concat_batches(steps)
         made, found = self._rows(rows, counts, ids, set(faults))
         for group, reason in found.items():
-            faults.setdefault(group, (reason, raw_text(ids[group] or b"")))
+            faults.setdefault(group, (reason, raw_text(ids[group])))
         first = self._next_row
         self._next_row += len(ids)
         self.rows += len(ids)
-        good = np.setdiff1d(np.arange(len(ids)), np.array(list(faults), np.int64))
+        whole = np.ones(len(ids), np.bool_)
+        whole[list(faults)] = False
+        good = np.flatnonzero(whole)
         if faults:
             made = made.take(pa.array(good))
         yield fit_rows(
@@ -169,7 +163,7 @@ class GroupAssembler:
             first + good,
             self._columns,
             self._options,
-            raw=lambda row: raw_text(ids[good[row]] or b""),
+            raw=lambda row: raw_text(ids[good[row]]),
             broken=[BrokenRow(first + group, *faults[group]) for group in sorted(faults)],
         )
 
@@ -236,7 +230,9 @@ def constant_in_groups(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array,
     codes = values.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
     group_of_step = np.repeat(np.arange(len(counts)), counts)
     differs = codes != codes[offsets[:-1][group_of_step]]
-    return first, np.unique(group_of_step[differs]).tolist()
+    changing = np.zeros(len(counts), np.bool_)
+    changing[group_of_step[differs]] = True
+    return first, np.flatnonzero(changing).tolist()
 
 
 def _ids_as(ids: list[bytes], type_: pa.DataType) -> tuple[pa.Array, list[int]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json
+import pyarrow.json as arrow_json
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.fitting import fit_rows
@@ -82,7 +82,7 @@ class _Parser:
 
     def __init__(self, columns: pa.Schema) -> None:
         self._columns = columns
-        self._options = pa.json.ParseOptions(
+        self._options = arrow_json.ParseOptions(
             explicit_schema=pa.schema([(c.name, type_to_parse(c.type)) for c in columns]),
             unexpected_field_behavior="ignore",
         )
@@ -134,9 +134,9 @@ class _Parser:
 
     def _rows(self, text: bytes, count: int) -> pa.RecordBatch | None:
         """The rows of lines with one object each; None where one is broken."""
-        reading = pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+        reading = arrow_json.ReadOptions(use_threads=False, block_size=len(text) + 1)
         try:
-            table = pa.json.read_json(pa.BufferReader(text), reading, self._options)
+            table = arrow_json.read_json(pa.BufferReader(text), reading, self._options)
         except _FAULTY:
             return None
         # Lines that begin and end as objects do, but hold more than one.

@@ -86,7 +86,7 @@ def scan_lines(
             source.seek(0)
             if compression_of(head) is not None:
                 whole = Unit(file, format_, 0, None, 4 * size, 0, TO_THE_END)
-                return (whole,), _crc32c(source)
+                return (whole,), crc_of(source)
             return _scan(file, options, format_, source)
     except (OSError, pa.ArrowException) as reason:
         raise InputError(f"{file.path}: cannot be read: {one_line(reason)}") from None
@@ -154,7 +154,8 @@ def read_blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterato
         )
 
 
-def _crc32c(source: pa.NativeFile) -> int:
+def crc_of(source: pa.NativeFile) -> int:
+    """CRC32C of the rest of a file."""
     crc = 0
     buffer = memoryview(bytearray(_SCAN_BYTES))
     while size := source.readinto(buffer):
@@ -272,7 +273,7 @@ def _without_long_lines(block: LineBlock, max_row_bytes: int) -> Iterator[LineBl
             yield _piece(block, done, int(starts[done]), int(starts[long]), broken)
             broken = ()
         start = int(starts[long])
-        raw = raw_text(block.data[start : start + 4096])
+        raw = raw_text(block.data[start : min(start + 4096, int(ends[long]))])
         broken += (BrokenRow(block.first_line + long, TOO_LARGE, raw),)
         done = long + 1
     start = int(starts[done]) if done < len(starts) else len(block.data)

@@ -87,11 +87,12 @@ def _ranks(
         if keys is None:
             texts = cells.slice(start, stop - start).to_pylist()
             values = [_value(text) for text in texts]
-            if None in values:
+            numbers = [value for value in values if value is not None]
+            if len(numbers) < len(values):
                 faults[group] = NULL_ORDER if {"", "nan"} & set(texts) else WRONG_TYPE
                 continue
-            keys = np.empty(len(values), np.int64)
-            keys[sorted(range(len(values)), key=values.__getitem__)] = np.arange(len(values))
+            keys = np.empty(len(numbers), np.int64)
+            keys[sorted(range(len(numbers)), key=numbers.__getitem__)] = np.arange(len(numbers))
         elif keys.dtype.kind == "f" and np.isnan(keys).any():
             faults[group] = NULL_ORDER
             continue

@@ -75,8 +75,9 @@ def _batch(block: LineBlock, columns: pa.Schema, options: SourceOptions) -> Sour
     lines = np.arange(len(starts))
     broken = [*block.broken]
     if options.tokens != "bytes":
-        lines = _utf8_lines(block.data, starts, ends)
-        for line in np.setdiff1d(np.arange(len(starts)), lines).tolist():
+        good = _are_utf8(block.data, starts, ends)
+        lines = np.flatnonzero(good)
+        for line in np.flatnonzero(~good).tolist():
             text = block.data[int(starts[line]) : min(int(ends[line]), int(starts[line]) + 4096)]
             broken.append(BrokenRow(block.first_line + line, NOT_UTF8, raw_text(text)))
     # Only what is between these goes on: (n, ) offsets into one run of bytes.
@@ -110,18 +111,17 @@ def _gathered(
     return kept, np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32)
 
 
-def _utf8_lines(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Numbers of the lines that are UTF-8."""
+def _are_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(n,) bool, True where a line is UTF-8."""
+    if _is_utf8(data):
+        return np.ones(len(starts), np.bool_)
+    bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+    return np.array([_is_utf8(data[start:end]) for start, end in bounds], np.bool_)
+
+
+def _is_utf8(data: bytes) -> bool:
     try:
         data.decode("utf-8")
-        return np.arange(len(starts))
-    except UnicodeDecodeError:
-        return np.array([i for i in range(len(starts)) if _is_utf8(data, starts[i], ends[i])], int)
-
-
-def _is_utf8(data: bytes, start: int, end: int) -> bool:
-    try:
-        data[start:end].decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True

@@ -81,7 +81,7 @@ def read_lengths(data: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def read_field(
-    data: np.ndarray, at: np.ndarray, stops: np.ndarray, tag: int
+    data: np.ndarray, at: np.ndarray, stops: np.ndarray, tag: int | np.ndarray
 ) -> tuple[Spans, np.ndarray]:
     """Reads one field of bytes, or of a message, at each cursor.
 
@@ -89,7 +89,7 @@ def read_field(
         data: (m,) uint8, padded.
         at: (n,) positions, below their stops.
         stops: (n,) ends of the messages that hold the field.
-        tag: the byte before the length.
+        tag: the byte before the length; one for all, or (n,) uint8.
 
     Returns:
         What the field holds; and (n,) bool, True where there is another field or it does not end
@@ -101,7 +101,9 @@ def read_field(
     return Spans(starts, np.where(odd, starts, ends)), odd
 
 
-def whole_field(data: np.ndarray, messages: Spans, tag: int) -> tuple[Spans, np.ndarray]:
+def whole_field(
+    data: np.ndarray, messages: Spans, tag: int | np.ndarray
+) -> tuple[Spans, np.ndarray]:
     """Reads the only field of messages; empty ones have an empty field.
 
     Returns:

@@ -293,7 +293,8 @@ def test_all_rows_may_be_faulty():
 def test_usable_rows_names_the_first_row_that_is_not():
     table, schema = table_of(x=pa.array([[1.0], [INF], None], pa.list_(pa.float32())))
 
-    with pytest.raises(InputError, match="row 1 of a batch: infinite, or beyond float32; filter such rows out"):
+    message = "row 1 of a batch: infinite, or beyond float32; filter such rows out"
+    with pytest.raises(InputError, match=message):
         usable_rows(table, schema)
     assert len(usable_rows(table.slice(0, 1), schema)) == 1
 
