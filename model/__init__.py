@@ -2,22 +2,35 @@
 
 from lengthwise.model.batching import TokenBudget
 from lengthwise.model.configuration import TrainConfig
+from lengthwise.model.doctor import Finding, check_masks, check_model_file
 from lengthwise.model.evaluation import evaluate
 from lengthwise.model.masked_bilstm import MaskedBiLSTM
+from lengthwise.model.masked_lstm import MaskedLSTM
 from lengthwise.model.masking import mask_from_length
 from lengthwise.model.networks import NetworkInput, build_classifier
+from lengthwise.model.pooling import AttentionPooling, LastStepPooling, MaxPooling, MeanPooling
 from lengthwise.model.reader import read_dataset
 from lengthwise.model.run import Run
+from lengthwise.model.stack import MaskedBiLSTMStack
 from lengthwise.model.training import TrainResult, train
 
 __all__ = [
+    "AttentionPooling",
+    "Finding",
+    "LastStepPooling",
     "MaskedBiLSTM",
+    "MaskedBiLSTMStack",
+    "MaskedLSTM",
+    "MaxPooling",
+    "MeanPooling",
     "NetworkInput",
     "Run",
     "TokenBudget",
     "TrainConfig",
     "TrainResult",
     "build_classifier",
+    "check_masks",
+    "check_model_file",
     "evaluate",
     "mask_from_length",
     "read_dataset",

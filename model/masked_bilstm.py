@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
 
-from lengthwise.model.masking import as_bool_mask, left_compaction, zero_masked_steps
+from lengthwise.model.masked_recurrence import LSTM_OPTIONS, MaskedRecurrence
 
 MERGE_MODES = ("concat", "sum", "mul", "ave", None)
-KERNELS = ("auto", "keras")
 
 
 @keras.saving.register_keras_serializable(package="lengthwise")
-class MaskedBiLSTM(keras.layers.Layer):
+class MaskedBiLSTM(MaskedRecurrence):
     """Bidirectional LSTM in which a masked step does not exist.
 
     State is carried over a masked step, the output there is 0, and neither output nor gradient
     depends on what a masked step holds, be it NaN. Masks may be right, left or interior; a row
-    without any real step gives zeros. Real steps are moved to the left before the LSTM and its
-    outputs back afterwards, and no length is below 1, so cuDNN accepts every mask too.
+    without any real step gives zeros, and its states are those that it was given.
 
     The six weights have the order and shapes of
     `keras.layers.Bidirectional(keras.layers.LSTM(units)).get_weights()`.
@@ -31,14 +29,24 @@ class MaskedBiLSTM(keras.layers.Layer):
         return_state: give the last states too.
         merge_mode: how the outputs of both directions are joined: "concat", "sum", "mul", "ave",
             or None for a pair.
-        kernel: what computes the recurrence: "keras" (Keras's own LSTM), or "auto" for the best
-            available.
-        **kwargs: of `keras.layers.Layer`.
+        stateful: start from the state that the batch before ended with, row by row; see
+            `reset_state`.
+        kernel: what computes the recurrence. "packed": the batch shrinks as rows end; "hybrid":
+            one operation over the whole batch; "scan": a plain loop, which XLA compiles and which
+            can be differentiated twice; "keras": Keras's own LSTM, with cuDNN on a GPU. "auto"
+            takes what the environment variable LENGTHWISE_KERNEL names, or the fastest.
+        **kwargs: of the cell of `keras.layers.LSTM` (initializers, regularizers, constraints,
+            `dropout`, `recurrent_dropout`, `use_bias`, activations, `seed`), and of
+            `keras.layers.Layer`.
 
     Call arguments:
         inputs: (B, T, D) float.
         mask: (B, T) bool, integer or float, non-zero at real steps; Keras's implicit mask by
             default.
+        initial_state: four (B, units): forward h, c, backward h, c; zeros by default.
+        length: (B,) integers, as another way to say that the first steps of each row are real;
+            with a mask, a step must be real by both.
+        training: whether dropout applies.
 
     Returns:
         (B, 2·units), or (B, T, 2·units) with `return_sequences` (units only unless concatenated);
@@ -54,109 +62,110 @@ class MaskedBiLSTM(keras.layers.Layer):
         TensorShape([2, 8])
     """
 
-    def __init__(
-        self,
-        units: int,
-        *,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        merge_mode: str | None = "concat",
-        kernel: str = "auto",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if not isinstance(units, int) or isinstance(units, bool) or units < 1:
-            raise ValueError(f"units must be a positive integer, not {units!r}")
+    def __init__(self, units: int, *, merge_mode: str | None = "concat", **kwargs: Any) -> None:
+        super().__init__(units, **kwargs)
         if merge_mode not in MERGE_MODES:
             raise ValueError(f"merge_mode must be one of {MERGE_MODES}, not {merge_mode!r}")
-        if kernel not in KERNELS:
-            raise ValueError(f"kernel must be one of {KERNELS}, not {kernel!r}")
-        self.units = units
-        self.return_sequences = return_sequences
-        self.return_state = return_state
         self.merge_mode = merge_mode
-        self.kernel = kernel
-        self.supports_masking = True
-        self.input_spec = keras.layers.InputSpec(ndim=3)
         self.forward_lstm = self._make_direction("forward_lstm", go_backwards=False)
         self.backward_lstm = self._make_direction("backward_lstm", go_backwards=True)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.forward_lstm.build(input_shape)
-        self.backward_lstm.build(input_shape)
-        self.built = True
+    @classmethod
+    def from_bidirectional(cls, layer: keras.layers.Bidirectional, **options: Any) -> MaskedBiLSTM:
+        """Makes a layer with the options and, if it is built, the weights of Keras's.
 
-    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
-        if mask is None:
-            return self._finish(*self._run(inputs, None, training))
+        Args:
+            layer: around a `keras.layers.LSTM`.
+            **options: of this class, such as `kernel`.
 
-        mask = as_bool_mask(mask)  # (B, T)
-        moved = left_compaction(mask)
-        inputs = zero_masked_steps(inputs, mask)
-        inputs = tf.gather(inputs, moved.order, batch_dims=1)  # (B, T, D)
-        # cuDNN takes no length of 0: an empty row runs over one zero step; its result is dropped.
-        lengths = tf.maximum(moved.lengths, 1)
-        outputs, states = self._run(inputs, tf.sequence_mask(lengths, tf.shape(mask)[1]), training)
+        Raises:
+            ValueError: it is around something else.
 
-        if self.return_sequences:
-            outputs = [
-                zero_masked_steps(tf.gather(output, moved.rank, batch_dims=1), mask)
-                for output in outputs
-            ]
-        else:
-            outputs = [_zero_empty_rows(output, moved.lengths) for output in outputs]
-        return self._finish(outputs, [_zero_empty_rows(state, moved.lengths) for state in states])
+        Example:
+            >>> theirs = keras.layers.Bidirectional(keras.layers.LSTM(3))
+            >>> MaskedBiLSTM.from_bidirectional(theirs, kernel="packed").units
+            3
+        """
+        forward: Any = layer.forward_layer
+        backward: Any = layer.backward_layer
+        if type(forward) is not keras.layers.LSTM or type(backward) is not keras.layers.LSTM:
+            raise ValueError(
+                f"from_bidirectional takes a Bidirectional(LSTM), not one around {type(forward)} "
+                f"and {type(backward)}"
+            )
+        config, other = forward.get_config(), backward.get_config()
+        differing = [n for n in ("units", *LSTM_OPTIONS) if config[n] != other[n]]
+        if differing:
+            raise ValueError(f"both directions must have the same options; differing: {differing}")
+        ours = cls(
+            **{
+                **{name: config[name] for name in ("units", *LSTM_OPTIONS)},
+                "return_sequences": layer.return_sequences,
+                "return_state": layer.return_state,
+                "stateful": layer.stateful,
+                "merge_mode": layer.merge_mode,
+                "dtype": forward.dtype_policy,
+                "name": layer.name,
+                **options,
+            }
+        )
+        if layer.built:
+            batch = cast(Any, forward.states)[0].shape[0] if layer.stateful else None
+            weights: Any = layer.get_weights()
+            ours.build((batch, None, len(weights[0])))
+            ours.set_weights(weights)
+        return ours
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        mask = previous_mask if self.return_sequences else None
-        outputs = [mask] if self.merge_mode is not None else [mask, mask]
-        states = [None] * 4 if self.return_state else []
-        flat = [*outputs, *states]
-        return flat[0] if len(flat) == 1 else flat
+    def to_bidirectional(self) -> keras.layers.Bidirectional:
+        """Makes Keras's layer with the options and, if this one is built, the weights of this.
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
-        batch, steps = input_shape[0], input_shape[1]
-        width = 2 * self.units if self.merge_mode == "concat" else self.units
-        output = (batch, steps, width) if self.return_sequences else (batch, width)
-        outputs = [output] if self.merge_mode is not None else [output, output]
-        states = [(batch, self.units)] * 4 if self.return_state else []
-        flat = [*outputs, *states]
-        return flat[0] if len(flat) == 1 else tuple(flat)
+        Example:
+            >>> MaskedBiLSTM(3, return_sequences=True).to_bidirectional().return_sequences
+            True
+        """
+        config: Any = self.forward_lstm.get_config()
+        lstm = keras.layers.LSTM(
+            **{name: config[name] for name in ("units", *LSTM_OPTIONS)},
+            return_sequences=self.return_sequences,
+            return_state=self.return_state,
+            stateful=self.stateful,
+            dtype=self.dtype_policy,
+        )
+        merge_mode: Any = self.merge_mode
+        theirs = keras.layers.Bidirectional(
+            lstm, merge_mode=merge_mode, dtype=self.dtype_policy, name=self.name
+        )
+        if self.built:
+            batch = None if self._carried is None else self._carried.variables[0].shape[0]
+            theirs.build((batch, None, self.forward_lstm.cell.kernel.shape[0]))
+            theirs.set_weights(self.get_weights())
+        return theirs
+
+    @property
+    def directions(self) -> list[keras.layers.LSTM]:
+        return [self.forward_lstm, self.backward_lstm]
+
+    @property
+    def num_outputs(self) -> int:
+        return 2 if self.merge_mode is None else 1
+
+    def call(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        initial_state: Any = None,
+        length: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        outputs, states, mask = self._run(inputs, mask, initial_state, length, training)
+        return self._finish(_merge(outputs[0], outputs[1], self.merge_mode), states, mask)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "return_sequences": self.return_sequences,
-            "return_state": self.return_state,
-            "merge_mode": self.merge_mode,
-            "kernel": self.kernel,
-        }
+        return {**super().get_config(), "merge_mode": self.merge_mode}
 
-    def _make_direction(self, name: str, *, go_backwards: bool) -> keras.layers.LSTM:
-        return keras.layers.LSTM(
-            self.units,
-            return_sequences=self.return_sequences,
-            return_state=True,
-            go_backwards=go_backwards,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def _run(
-        self, inputs: Any, mask: Any, training: bool | None
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Outputs of both directions in the order of time, and their four states."""
-        forward, *forward_states = self.forward_lstm(inputs, mask=mask, training=training)
-        backward, *backward_states = self.backward_lstm(inputs, mask=mask, training=training)
-        if self.return_sequences:
-            backward = tf.reverse(backward, axis=[1])
-        return [forward, backward], [*forward_states, *backward_states]
-
-    def _finish(self, outputs: list[tf.Tensor], states: list[tf.Tensor]) -> Any:
-        merged = _merge(outputs[0], outputs[1], self.merge_mode)
-        flat = (*merged, *states) if self.return_state else merged
-        return flat[0] if len(flat) == 1 else flat
+    @property
+    def _output_width(self) -> int:
+        return 2 * self.units if self.merge_mode == "concat" else self.units
 
 
 def _merge(
@@ -171,7 +180,3 @@ def _merge(
     if merge_mode == "ave":
         return ((forward + backward) / 2,)
     return (forward, backward)
-
-
-def _zero_empty_rows(values: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    return tf.where(lengths[:, tf.newaxis] > 0, values, tf.zeros((), values.dtype))

@@ -42,6 +42,7 @@ def layer_and_oracle(width=WIDTH, **options):
     layer = MaskedBiLSTM(UNITS, **options)
     layer.build((None, None, width))
     merge_mode = options.pop("merge_mode", "concat")
+    options.pop("kernel", None)
     oracle = keras.layers.Bidirectional(keras.layers.LSTM(UNITS, **options), merge_mode=merge_mode)
     oracle.build((None, None, width))
     # Biases start as 0 and 1: change all weights, so that an exchange of any two would show.
@@ -149,10 +150,15 @@ def test_batch_without_any_real_step_gives_zeros_and_finite_gradients():
 
 
 def test_what_reaches_the_lstm_is_what_cudnn_accepts(monkeypatch):
-    layer, _ = layer_and_oracle()
+    layer, _ = layer_and_oracle(kernel="keras")
     seen = []
-    run = layer._run
-    monkeypatch.setattr(layer, "_run", lambda x, mask, t: (seen.append(mask), run(x, mask, t))[1])
+    run = layer.forward_lstm.inner_loop
+
+    def spy(sequences, initial_state, mask, training=False):
+        seen.append(mask)
+        return run(sequences, initial_state, mask, training)
+
+    monkeypatch.setattr(layer.forward_lstm, "inner_loop", spy)
     layer(steps_like(MIXED_MASK), mask=MIXED_MASK)
     (mask,) = np.asarray(seen)
     # Real steps on the left only, and at least one in each row.
@@ -266,7 +272,7 @@ def test_one_graph_serves_batches_of_every_length():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel": "fast"}, "'auto', 'keras'"),
+        ({"kernel": "fast"}, "'auto', 'packed', 'hybrid', 'scan', 'keras'"),
         ({"merge_mode": "max"}, "'concat', 'sum', 'mul', 'ave', None"),
         ({"units": 0}, "positive integer, not 0"),
         ({"units": 2.5}, "positive integer, not 2.5"),

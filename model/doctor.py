@@ -1,0 +1,249 @@
+"""Does the mask reach every layer that needs it? Answers by changing the padding of a batch.
+
+Rows that hold the same real steps must get the same answer, however much padding follows and, where
+the batch says which steps are real, whatever it holds. The model runs on such batches; where a
+layer's outputs at real steps differ though its inputs at real steps do not, that layer reads
+padding. The masks that Keras hands on tell where the mask got lost before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lengthwise.dataset import InputError
+from lengthwise.model.mask_trace import Call, keras_mask, trace_calls
+from lengthwise.model.padding_probe import Probe, make_probe, probe_batch
+
+_TOLERANCE = 1e-4
+_NOISE = 50.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a model and its masks.
+
+    Attributes:
+        kind: "no mask", "mask dropped", "padding read", "loss over padding" or "slow on a GPU".
+        layer: name of the layer, "" for the model as a whole.
+        message: what is wrong and what to do.
+    """
+
+    kind: str
+    layer: str
+    message: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether results are wrong, not only slow."""
+        return self.kind != "slow on a GPU"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.layer + ': ' if self.layer else ''}{self.message}"
+
+
+def check_model_file(path: str | os.PathLike[str]) -> list[Finding]:
+    """Checks the model of a `.keras` file on a small random batch; see `check_masks`.
+
+    Raises:
+        InputError: there is no model that can be loaded.
+        UsageError: the model does not say what its inputs are.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: there is no such file")
+    try:
+        model: Any = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path}: Keras cannot load it ({reason}); load it yourself and call "
+            "`lengthwise.model.check_masks(model, batch)`"
+        ) from error
+    return _check(model, make_probe(model))
+
+
+def check_masks(model: keras.Model, batch: Any = None, *, mask: Any = None) -> list[Finding]:
+    """Follows the mask through a model by comparing outputs under changed padding.
+
+    Args:
+        model: any Keras model; functional and sequential models are followed layer by layer, of
+            others the layers they hold.
+        batch: inputs with some padding; a small random batch by default.
+        mask: (B, T), which steps of the batch are real, where neither an input of type bool, nor
+            one named "length", nor a layer such as Masking says so.
+
+    Returns:
+        What was found, in the order of the layers; nothing where all is well.
+
+    Example:
+        >>> frames = keras.Input((None, 4))
+        >>> hidden = keras.layers.Masking()(frames)
+        >>> lost = keras.ops.multiply(hidden, 2.0)
+        >>> model = keras.Model(frames, keras.layers.LSTM(2)(lost))
+        >>> [finding.kind for finding in check_masks(model)]
+        ['mask dropped', 'padding read']
+    """
+    probe = make_probe(model) if batch is None else probe_batch(model, batch, mask)
+    return _check(model, probe)
+
+
+def _check(model: keras.Model, probe: Probe) -> list[Finding]:
+    calls, outputs = trace_calls(model, probe.batch())
+    masks = [m for call in calls for t in call.outputs if (m := keras_mask(t)) is not None]
+    masks += [call.mask for call in calls if isinstance(call.mask, tf.Tensor)]
+    findings = []
+    mask = probe.mask if probe.mask is not None else (np.asarray(masks[0]) if masks else None)
+    if mask is None or not (masks or probe.told):
+        findings.append(Finding("no mask", "", "no input and no layer says which steps are real"))
+    if mask is None:
+        return findings
+    mask = np.asarray(mask, bool)
+    leaks = _leaks(model, probe, calls, mask)
+    seen = set()
+    for number, call in enumerate(calls):
+        found = [
+            *_dropped(call, calls[number + 1 :], mask, number in leaks),
+            *([_read(call)] if number in leaks else []),
+            *_leaves_cudnn(call.layer, _mask_of(call)),
+        ]
+        for finding in found:
+            if (finding.kind, finding.layer) not in seen:
+                seen.add((finding.kind, finding.layer))
+                findings.append(finding)
+    return [*findings, *_loss_over_padding(model, outputs, mask)]
+
+
+def _leaks(model: keras.Model, probe: Probe, calls: list[Call], mask: np.ndarray) -> set[int]:
+    """Numbers of the calls that bring padding into real outputs."""
+    leaks: set[int] = set()
+    others = [probe.with_more_padding(mask), probe.with_other_padding(mask)]
+    runs = [trace_calls(model, batch)[0] for batch in others if batch is not None]
+    if not runs:
+        # The mask is in the values, and T is fixed: padding is changed behind the layer that reads
+        # the mask from it.
+        runs = [trace_calls(model, probe.batch(), change=_noise_behind_mask)[0]]
+    for run in runs:
+        clean: dict[int, bool] = {}
+        for number, (call, other) in enumerate(zip(calls, run, strict=True)):
+            same = [_same(a, b, mask) for a, b in zip(call.outputs, other.outputs, strict=True)]
+            inputs_same = all(
+                clean.get(id(tensor), _same(tensor, changed, mask))
+                for tensor, changed in zip(call.inputs, other.inputs, strict=False)
+            )
+            clean.update({id(t): ok for t, ok in zip(call.outputs, same, strict=True)})
+            if inputs_same and not all(same):
+                leaks.add(number)
+    return leaks
+
+
+def _same(a: tf.Tensor, b: tf.Tensor, mask: np.ndarray) -> bool:
+    """Whether two tensors are equal where it counts; one of them may have more steps."""
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    longer = first.ndim == 2 and second.shape[1] > first.shape[1]
+    if first.shape[:2] == mask.shape and (first.ndim > 2 or longer):
+        first, second = first[mask], second[:, : mask.shape[1]][mask]
+    elif first.shape != second.shape:
+        return True  # Other steps: nothing to compare.
+    if first.dtype == bool or not first.size:
+        return True
+    scale = max(1.0, float(np.abs(first).max()))
+    return bool(np.abs(first - second).max() <= _TOLERANCE * scale)
+
+
+def _noise_behind_mask(layer: Any, inputs: Any, outputs: Any) -> Any:
+    if not (isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)):
+        return outputs
+    mask: Any = layer.compute_mask(inputs, None)
+    noise = np.random.default_rng(1).normal(size=outputs.shape) * _NOISE
+    return tf.where(mask[:, :, tf.newaxis], outputs, tf.cast(noise, outputs.dtype))
+
+
+def _mask_of(call: Call) -> Any:
+    if call.mask is not None:
+        return keras.tree.flatten(call.mask)[0]
+    return next((m for t in call.inputs if (m := keras_mask(t)) is not None), None)
+
+
+def _dropped(call: Call, later: list[Call], mask: np.ndarray, reads: bool) -> Iterator[Finding]:
+    if _mask_of(call) is None:
+        return
+    for tensor in call.outputs:
+        handed_on = keras_mask(tensor)
+        if not _has_steps(tensor, mask) or (handed_on is None and reads):
+            continue
+        if handed_on is None:
+            what = "takes a mask and hands none on"
+        elif (np.asarray(handed_on, bool) & ~mask).any():
+            what = "hands on a mask that calls padding real"
+        else:
+            continue
+        readers = [c.layer.name for c in later if any(t is tensor for t in c.inputs)]
+        to = f" to {', '.join(dict.fromkeys(readers))}" if readers else ""
+        yield Finding("mask dropped", call.layer.name, f"{_kind(call.layer)} {what}{to}")
+
+
+def _has_steps(tensor: tf.Tensor, mask: np.ndarray) -> bool:
+    # (B, D) may have the shape of the mask by chance.
+    return (
+        tensor.dtype.is_floating and tensor.shape.rank > 2 and tuple(tensor.shape[:2]) == mask.shape
+    )
+
+
+def _read(call: Call) -> Finding:
+    mask, kind = _mask_of(call), _kind(call.layer)
+    if not call.takes_mask:
+        message = f"{kind} knows no mask, and its real outputs depend on padding"
+    elif mask is None:
+        message = f"{kind} was given no mask, and its real outputs depend on padding"
+    else:
+        message = f"{kind} was given the mask, and its real outputs depend on padding all the same"
+    return Finding("padding read", call.layer.name, message)
+
+
+def _leaves_cudnn(layer: Any, mask: Any) -> Iterator[Finding]:
+    wrapped = isinstance(layer, keras.layers.Bidirectional)
+    inner = layer.forward_layer if wrapped else layer
+    if not isinstance(inner, (keras.layers.LSTM, keras.layers.GRU)):
+        return
+    wanted = {"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
+    if isinstance(inner, keras.layers.GRU):
+        wanted["reset_after"] = True
+    config: Any = inner.get_config()
+    reasons = [f"{name}={config[name]!r}" for name in wanted if config[name] != wanted[name]]
+    reasons += [name for name in ("recurrent_dropout", "unroll") if config[name]]
+    if mask is not None:
+        real = np.asarray(mask, bool)
+        if (np.diff(real.astype(int), axis=1) > 0).any():
+            reasons.append("a mask that is not padding on the right")
+        if not real.any(axis=1).all():
+            reasons.append("a row without any real step")
+    if reasons:
+        yield Finding(
+            "slow on a GPU", layer.name, f"{_kind(layer)} cannot use cuDNN: {', '.join(reasons)}"
+        )
+
+
+def _loss_over_padding(
+    model: keras.Model, outputs: list[tf.Tensor], mask: np.ndarray
+) -> Iterator[Finding]:
+    for number, output in enumerate(outputs):
+        if _has_steps(output, mask) and keras_mask(output) is None:
+            name = model.output_names[number] if hasattr(model, "output_names") else model.name
+            yield Finding(
+                "loss over padding",
+                name,
+                "an output for each step comes without a mask, so Keras averages losses and metrics"
+                " over padding too; weight the steps by the mask",
+            )
+
+
+def _kind(layer: Any) -> str:
+    if isinstance(layer, keras.layers.Bidirectional):
+        return f"Bidirectional({type(layer.forward_layer).__name__})"
+    return type(layer).__name__

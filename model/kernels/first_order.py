@@ -1,0 +1,37 @@
+"""Gradients that may not be differentiated again: they say so, where the result would be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def first_order_only(kernel: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a gradient function raise when it is differentiated.
+
+    Args:
+        kernel: name for the message.
+
+    Returns:
+        A decorator for functions of tensors.
+
+    Raises:
+        NotImplementedError: when a gradient of the function is asked for.
+    """
+
+    def decorate(gradients: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(*_: Any) -> Any:
+            raise NotImplementedError(
+                f"kernel '{kernel}' has no second-order gradients; use kernel='scan', or set "
+                "LENGTHWISE_KERNEL=scan"
+            )
+
+        @tf.custom_gradient
+        def guarded(*upstream: Any) -> Any:
+            return gradients(*upstream), refuse
+
+        return guarded
+
+    return decorate

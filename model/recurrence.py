@@ -1,0 +1,152 @@
+"""One direction of a masked LSTM: the weights of a Keras layer, run by one of the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from lengthwise.model.kernels import (
+    RealSteps,
+    choose_kernel,
+    hybrid_lstm,
+    packed_lstm,
+    real_steps,
+    scan_lstm,
+)
+from lengthwise.model.masking import left_compaction, zero_masked_steps
+
+_KERNELS = {"packed": packed_lstm, "hybrid": hybrid_lstm, "scan": scan_lstm}
+
+State = tuple[tf.Tensor, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a recurrence is used: outputs of every step or the last one; the last c or not."""
+
+    sequences: bool
+    states: bool
+
+
+def run_direction(
+    lstm: keras.layers.LSTM,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None,
+    state: State,
+    *,
+    backward: bool,
+    wanted: Wanted,
+    kernel: str,
+    training: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Runs one direction.
+
+    Args:
+        lstm: holds weights and options of the cell, and has `go_backwards` equal to `backward`.
+        inputs: (B, T, D); masked steps may hold anything.
+        mask: (B, T) bool; None where every step is real.
+        state: h and c before the first step, (B, H) each.
+        backward: run from the last real step to the first.
+        wanted: what is used of the result.
+        kernel: what was asked for; see `choose_kernel`.
+        training: whether dropout applies.
+
+    Returns:
+        The output, (B, T, H) in the order of `inputs` and 0 at masked steps, or of the last step
+        (B, H) and 0 for a row without any; last h and last c (B, H), for a row without any real
+        step the state that it was given.
+    """
+    cell = lstm.cell
+    dropping = training and (cell.dropout or cell.recurrent_dropout)
+    kernel = choose_kernel(
+        kernel,
+        dtype=lstm.compute_dtype,
+        masked=mask is not None,
+        plain=_is_plain(cell)
+        and not (training and cell.recurrent_dropout)
+        # Keras's other implementation drops the inputs of each gate apart.
+        and not (dropping and cell.implementation == 1),
+    )
+    if kernel == "keras":
+        return _run_keras(lstm, inputs, mask, state, wanted, training)
+    if dropping:
+        inputs *= tf.convert_to_tensor(cell.get_dropout_mask(inputs[:, 0]))[:, tf.newaxis]
+        cell.reset_dropout_mask()
+
+    if mask is None:
+        mask = tf.ones(tf.shape(inputs)[:2], tf.bool)
+    steps = real_steps(mask)
+    given = inputs.dtype
+    # Sums over many steps lose too much in half precision.
+    dtype = tf.float64 if given == tf.float64 else tf.float32
+    outputs, h, c = _KERNELS[kernel](
+        tf.cast(inputs, dtype),
+        steps,
+        _weights(lstm, dtype),
+        (tf.cast(state[0], dtype), tf.cast(state[1], dtype)),
+        backward=backward,
+        sequences=wanted.sequences,
+        states=wanted.states,
+        training=training,
+    )
+    if not wanted.sequences:
+        outputs = zero_empty_rows(h, steps)
+    return tf.cast(outputs, given), tf.cast(h, given), tf.cast(c, given)
+
+
+def zero_empty_rows(values: tf.Tensor, steps: RealSteps) -> tf.Tensor:
+    """Puts zeros in place of the values (B, D) of rows without any real step."""
+    return tf.where(steps.lengths[:, tf.newaxis] > 0, values, tf.zeros((), values.dtype))
+
+
+def _is_plain(cell: Any) -> bool:
+    return (
+        cell.activation == keras.activations.tanh
+        and cell.recurrent_activation == keras.activations.sigmoid
+    )
+
+
+def _weights(lstm: keras.layers.LSTM, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    cell = lstm.cell
+    kernel = tf.cast(cell.kernel, dtype)
+    recurrent = tf.cast(cell.recurrent_kernel, dtype)
+    bias = tf.zeros([4 * lstm.units], dtype) if cell.bias is None else tf.cast(cell.bias, dtype)
+    return kernel, recurrent, bias
+
+
+def _run_keras(
+    lstm: keras.layers.LSTM,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None,
+    state: State,
+    wanted: Wanted,
+    training: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Keras's own LSTM, over rows compacted to the left: so cuDNN takes every mask."""
+    if mask is None:
+        outputs, h, c = lstm(inputs, initial_state=list(state), training=training)
+        return _in_order(lstm, outputs, wanted), h, c
+    moved = left_compaction(mask)
+    inputs = tf.gather(zero_masked_steps(inputs, mask), moved.order, batch_dims=1)  # (B, T, D)
+    # cuDNN takes no length of 0: an empty row runs over one zero step; its result is dropped.
+    lengths = tf.maximum(moved.lengths, 1)
+    outputs, h, c = lstm(
+        inputs,
+        initial_state=list(state),
+        mask=tf.sequence_mask(lengths, tf.shape(mask)[1]),
+        training=training,
+    )
+    real_rows = moved.lengths[:, tf.newaxis] > 0
+    if wanted.sequences:
+        outputs = tf.gather(_in_order(lstm, outputs, wanted), moved.rank, batch_dims=1)
+        outputs = zero_masked_steps(outputs, mask)
+    else:
+        outputs = tf.where(real_rows, outputs, tf.zeros((), outputs.dtype))
+    return outputs, tf.where(real_rows, h, state[0]), tf.where(real_rows, c, state[1])
+
+
+def _in_order(lstm: keras.layers.LSTM, outputs: tf.Tensor, wanted: Wanted) -> tf.Tensor:
+    return tf.reverse(outputs, axis=[1]) if wanted.sequences and lstm.go_backwards else outputs

@@ -1,0 +1,201 @@
+"""The doctor names the layer at fault in models that people write, and silent about good ones."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from lengthwise.dataset import InputError, UsageError
+from lengthwise.model import MaskedBiLSTM, MeanPooling, check_masks, check_model_file
+from lengthwise.pipeline.commands.doctor import command
+
+L = keras.layers
+
+
+def found(model, *args, **kwargs):
+    return [(f.kind, f.layer) for f in check_masks(model, *args, **kwargs)]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+def frames_and_mask(total=None):
+    return keras.Input((total, 3), name="frames"), keras.Input((total,), dtype="bool", name="mask")
+
+
+@pytest.mark.parametrize("total", [None, 8])
+def test_good_models_have_no_findings(total):
+    frames, mask = frames_and_mask(total)
+    ours = keras.Model([frames, mask], L.Dense(2)(MaskedBiLSTM(4)(frames, mask=mask)))
+    theirs = keras.Sequential(
+        [
+            keras.Input((total,), dtype="int32"),
+            L.Embedding(20, 4, mask_zero=True),
+            L.Bidirectional(L.LSTM(3, return_sequences=True)),
+            L.LSTM(3),
+            L.Dense(2),
+        ]
+    )
+    masking = keras.Sequential([keras.Input((total, 3)), L.Masking(-1.0), L.LSTM(3)])
+    pooled = keras.Model(
+        [frames, mask], MeanPooling()(MaskedBiLSTM(4, return_sequences=True)(frames, mask=mask))
+    )
+    for model in (ours, theirs, masking, pooled):
+        assert found(model) == []
+
+
+@pytest.mark.parametrize("total", [None, 8])
+def test_layer_that_was_given_no_mask_is_named(total):
+    frames, mask = frames_and_mask(total)
+    hidden = L.LSTM(4, name="lost", return_sequences=True)(frames)
+    model = keras.Model([frames, mask], MaskedBiLSTM(4, name="fine")(hidden, mask=mask))
+    # A forward LSTM reads padding behind the real steps only at padded steps.
+    assert found(model) == []
+    hidden = L.Bidirectional(L.LSTM(4, return_sequences=True), name="lost")(frames)
+    model = keras.Model([frames, mask], MaskedBiLSTM(4, name="fine")(hidden, mask=mask))
+    assert found(model) == [("padding read", "lost")]
+
+
+@pytest.mark.parametrize("total", [None, 8])
+def test_operation_that_drops_the_mask_and_the_layer_that_suffers(total):
+    tokens = keras.Input((total,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    model = keras.Model(tokens, L.LSTM(3, name="above")(embedded * 2.0))
+    kinds = check_masks(model)
+    assert [f.kind for f in kinds] == ["mask dropped", "padding read"]
+    assert "hands none on to above" in kinds[0].message
+    assert kinds[1].layer == "above"
+    assert "was given no mask" in kinds[1].message
+
+
+def test_concatenation_with_an_unmasked_tensor_drops_the_mask():
+    tokens, other = keras.Input((None,), dtype="int32"), keras.Input((None, 2))
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    joined = L.Concatenate(name="joined")([embedded, other])
+    model = keras.Model([tokens, other], L.LSTM(3, name="above")(joined))
+    assert found(model) == [("mask dropped", "joined"), ("padding read", "above")]
+    assert "calls padding real to above" in check_masks(model)[0].message
+
+
+@pytest.mark.parametrize("layer", ["conv", "pool", "last"])
+def test_layers_that_know_no_mask_are_named(layer):
+    frames, mask = frames_and_mask()
+    if layer == "conv":
+        hidden = L.Conv1D(4, 3, padding="same", name="guilty")(frames)
+        output = MaskedBiLSTM(3)(hidden, mask=mask)
+    else:
+        hidden = MaskedBiLSTM(3, return_sequences=True)(frames, mask=mask)
+        if layer == "pool":
+            output = L.GlobalMaxPooling1D(name="guilty")(hidden)
+        else:
+            output = hidden[:, -1]
+    findings = check_masks(keras.Model([frames, mask], output))
+    (read,) = [f for f in findings if f.kind == "padding read"]
+    assert read.layer == ("guilty" if layer != "last" else read.layer)
+    assert "knows no mask" in read.message
+
+
+def test_model_without_any_mask_is_told():
+    frames = keras.Input((None, 3))
+    model = keras.Model(frames, L.Bidirectional(L.LSTM(3), name="bi")(frames))
+    assert found(model) == [("no mask", ""), ("padding read", "bi")]
+
+
+def test_loss_over_padding_is_told():
+    frames, mask = frames_and_mask()
+    hidden = MaskedBiLSTM(3, return_sequences=True)(frames, mask=mask)
+    good = keras.Model([frames, mask], L.Dense(2, name="tags")(hidden))
+    assert found(good) == []
+    bad = keras.Model([frames, mask], L.Dense(2, name="tags")(hidden * 1.0))
+    assert ("loss over padding", "tags") in found(bad)
+
+
+def test_what_leaves_cudnn_is_told_but_is_not_wrong():
+    frames, mask = frames_and_mask()
+    lstm = L.LSTM(3, recurrent_dropout=0.1, activation="relu", name="slow")
+    model = keras.Model([frames, mask], lstm(frames, mask=mask))
+    (finding,) = check_masks(model)
+    assert (finding.kind, finding.layer, finding.wrong) == ("slow on a GPU", "slow", False)
+    assert "activation='relu', recurrent_dropout" in finding.message
+
+
+def test_masks_of_the_batch_that_leave_cudnn_are_told():
+    frames, mask = frames_and_mask()
+    model = keras.Model([frames, mask], L.LSTM(3, name="lstm")(frames, mask=mask))
+    batch = [np.ones((2, 3, 3), np.float32), np.array([[1, 0, 1], [0, 0, 0]], bool)]
+    (finding,) = check_masks(model, batch)
+    assert "not padding on the right, a row without any real step" in finding.message
+
+
+def test_mask_may_be_told_for_a_model_that_knows_none():
+    model = keras.Sequential([keras.Input((None, 3)), L.Bidirectional(L.LSTM(2), name="bi")])
+    batch = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    assert ("padding read", "bi") in found(model, batch, mask=mask)
+
+
+def test_subclassed_models_and_models_in_models_are_followed():
+    class Tagger(keras.Model):
+        def __init__(self):
+            super().__init__()
+            inner = keras.Input((None, 3))
+            self.inner = keras.Model(inner, L.Conv1D(3, 3, padding="same", name="guilty")(inner))
+            self.bilstm = MaskedBiLSTM(2)
+
+        def call(self, inputs):
+            return self.bilstm(self.inner(inputs["frames"]), length=inputs["length"])
+
+    batch = {
+        "frames": np.ones((2, 4, 3), np.float32) * np.arange(4)[:, np.newaxis],
+        "length": np.array([4, 2]),
+    }
+    assert found(Tagger(), {k: v.astype("float32") for k, v in batch.items()}) == [
+        ("padding read", "guilty")
+    ]
+
+
+def test_the_model_is_left_as_it_was():
+    frames, mask = frames_and_mask()
+    model = keras.Model([frames, mask], MaskedBiLSTM(3)(frames, mask=mask))
+    before = [w.copy() for w in model.get_weights()]
+    check_masks(model)
+    assert all("call" not in vars(layer) for layer in model.layers)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_command_prints_a_line_per_finding_and_exits_with_1(tmp_path):
+    frames, mask = frames_and_mask()
+    good = keras.Model([frames, mask], MaskedBiLSTM(3)(frames, mask=mask))
+    good.save(tmp_path / "good.keras")
+    done = CliRunner().invoke(command, [str(tmp_path / "good.keras")])
+    assert (done.exit_code, done.output.count("\n")) == (0, 1)
+    hidden = L.Bidirectional(L.LSTM(3, return_sequences=True), name="bi")(frames)
+    bad = keras.Model([frames, mask], MeanPooling()(hidden, mask=mask))
+    bad.save(tmp_path / "bad.keras")
+    done = CliRunner().invoke(command, [str(tmp_path / "bad.keras")])
+    assert done.exit_code == 1
+    assert done.output.startswith("padding read: bi: Bidirectional(LSTM) was given no mask")
+    done = CliRunner().invoke(command, [str(tmp_path / "bad.keras"), "--json"])
+    assert done.exit_code == 1 and '"layer": "bi"' in done.output
+
+
+def test_files_that_are_no_models_are_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.keras: there is no such file"):
+        check_model_file("nowhere.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(InputError, match="Keras cannot load it"):
+        check_model_file(tmp_path / "text.keras")
+
+
+def test_model_without_known_inputs_asks_for_a_batch():
+    class Unknown(keras.Model):
+        pass
+
+    with pytest.raises(UsageError, match="takes a batch of yours"):
+        check_masks(Unknown())

@@ -1,0 +1,304 @@
+"""Every kernel against each sequence run alone in float64, and what none of them may do."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lengthwise.model.kernels import block_lstm, choose_kernel, packed, real_steps, scan_lstm
+from lengthwise.model.recurrence import Wanted, run_direction
+from tests.model.lstm_oracle import UNITS, loss, oracle, random_weights, relative_error
+
+# "-loop": as where a layer is wide; "-light": in inference.
+KERNELS = ["packed", "packed-loop", "packed-light", "hybrid", "scan", "keras"]
+FUSED = [name for name in KERNELS if name.startswith(("packed", "hybrid"))]
+
+masks = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 5)))
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request, monkeypatch):
+    name, _, variant = request.param.partition("-")
+    if variant == "loop":
+        monkeypatch.setattr(block_lstm, "_LOOP_UNITS", 1)
+    if variant == "light":
+        monkeypatch.setattr(packed, "_loop_is_faster", lambda units: True)
+    return name
+
+
+def lstm_of(width, *, backward=False, weights=None, **options):
+    lstm = keras.layers.LSTM(
+        UNITS, return_sequences=True, return_state=True, go_backwards=backward, **options
+    )
+    lstm.build((None, None, width))
+    lstm.set_weights(random_weights(width) if weights is None else weights)
+    return lstm
+
+
+def random_batch(mask, width, seed=0):
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(*mask.shape, width)).astype(np.float32)
+    return inputs, [rng.normal(size=(len(mask), UNITS)).astype(np.float32) for _ in range(2)]
+
+
+def run(kernel, lstm, inputs, mask, state, *, sequences=True):
+    """Outputs, h and c, and gradients by inputs, state and weights."""
+    x, state = tf.constant(inputs), [tf.constant(s) for s in state]
+    with tf.GradientTape() as tape:
+        tape.watch([x, *state])
+        results = run_direction(
+            lstm,
+            x,
+            tf.constant(mask),
+            (state[0], state[1]),
+            backward=lstm.go_backwards,
+            wanted=Wanted(sequences, True),
+            kernel=kernel,
+            training=False,
+        )
+        total = loss(results)
+    gradients = tape.gradient(
+        total,
+        [x, *state, *(v.value for v in lstm.trainable_variables)],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return [np.asarray(r) for r in results], [
+        np.asarray(tf.convert_to_tensor(g)) for g in gradients
+    ]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@settings(
+    max_examples=8,
+    # The fixture sets the same kernel for all examples.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(mask=masks, width=st.integers(1, 3))
+def test_equals_each_sequence_run_alone_in_float64(kernel, backward, mask, width):
+    inputs, state = random_batch(mask, width)
+    lstm = lstm_of(width, backward=backward)
+    outputs, gradients = run(kernel, lstm, inputs, mask, state)
+    expected, expected_gradients = oracle(
+        inputs, mask, random_weights(width), state, backward=backward
+    )
+    for got, right in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(got, right, atol=1e-5)
+    for got, right in zip(gradients, expected_gradients, strict=True):
+        assert relative_error(got, right) < 1e-4
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30])
+def test_what_padding_holds_moves_no_bit(kernel, garbage):
+    mask = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    lstm = lstm_of(2)
+    inputs[~mask] = 0
+    outputs, gradients = run(kernel, lstm, inputs, mask, state)
+    inputs[~mask] = garbage
+    dirty_outputs, dirty_gradients = run(kernel, lstm, inputs, mask, state)
+    for got, right in zip([*dirty_outputs, *dirty_gradients], [*outputs, *gradients], strict=True):
+        assert np.isfinite(got).all()
+        assert got.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.zeros((0, 4), bool),
+        np.zeros((3, 4), bool),
+        np.ones((1, 1), bool),
+        np.zeros((1, 1), bool),
+        np.ones((17, 2), bool),
+    ],
+    ids=["no rows", "no real step", "one step", "one masked step", "more rows than segments"],
+)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+def test_edges_of_a_batch(kernel, mask, compiled):
+    inputs, state = random_batch(mask, 2)
+    lstm = lstm_of(2)
+    if kernel == "keras" and not len(mask):
+        pytest.skip("Keras's own loop takes no empty batch")
+
+    def both(x, m, h, c):
+        with tf.GradientTape() as tape:
+            tape.watch([x, h, c])
+            results = run_direction(
+                lstm,
+                x,
+                m,
+                (h, c),
+                backward=False,
+                wanted=Wanted(True, True),
+                kernel=kernel,
+                training=False,
+            )
+            total = loss(results)
+        return results, tape.gradient(total, [x, h, c])
+
+    if compiled:
+        both = tf.function(
+            both,
+            input_signature=[
+                tf.TensorSpec((None, None, 2)),
+                tf.TensorSpec((None, None), tf.bool),
+                tf.TensorSpec((None, UNITS)),
+                tf.TensorSpec((None, UNITS)),
+            ],
+        )
+    results, gradients = both(*map(tf.constant, (inputs, mask, *state)))
+    if not len(mask):
+        assert [r.shape for r in results] == [(0, 4, UNITS), (0, UNITS), (0, UNITS)]
+        return
+    expected, expected_gradients = oracle(inputs, mask, random_weights(2), state)
+    for got, right in zip([*results, *gradients], [*expected, *expected_gradients], strict=False):
+        assert relative_error(tf.convert_to_tensor(got), right) < 1e-4
+
+
+def test_last_output_alone_has_the_same_gradients(kernel):
+    mask = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    lstm = lstm_of(2)
+    if kernel == "keras":
+        lstm.return_sequences = False
+    results, gradients = run(kernel, lstm, inputs, mask, state, sequences=False)
+    with tf.GradientTape() as tape:
+        x = tf.constant(inputs)
+        tape.watch(x)
+        sequences, h, c = scan_lstm(
+            x,
+            real_steps(tf.constant(mask)),
+            tuple(v.value for v in lstm.trainable_variables),
+            tuple(map(tf.constant, state)),
+            backward=False,
+            sequences=True,
+            states=True,
+        )
+        last = tf.where(np.any(mask, axis=1, keepdims=True), h, 0.0)
+        total = loss([last, h, c])
+    np.testing.assert_allclose(results[0], last, atol=1e-6)
+    assert sequences.shape == (4, 4, UNITS)
+    assert relative_error(gradients[0], tape.gradient(total, x)) < 1e-4
+
+
+@pytest.mark.parametrize("kernel", FUSED, indirect=True)
+def test_gradients_agree_with_finite_differences(kernel):
+    mask = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    weights = random_weights(2)
+    _, (dx, dh, dc, *dw) = run(kernel, lstm_of(2), inputs, mask, state)
+
+    def value(x, h, c, *w):
+        return float(loss(oracle(x, mask, w, (h, c))[0]))
+
+    rng = np.random.default_rng(5)
+    point = [np.asarray(v, np.float64) for v in (inputs, *state, *weights)]
+    for number, gradient in enumerate([dx, dh, dc, *dw]):
+        direction = rng.normal(size=point[number].shape)
+        ends = []
+        for sign in (1, -1):
+            moved = list(point)
+            moved[number] = moved[number] + sign * 1e-5 * direction
+            ends.append(value(*moved))
+        measured = (ends[0] - ends[1]) / 2e-5
+        assert float(np.sum(gradient * direction)) == pytest.approx(measured, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("kernel", FUSED, indirect=True)
+def test_second_order_gradients_of_fused_kernels_raise(kernel):
+    mask = np.ones((2, 3), bool)
+    inputs, state = random_batch(mask, 2)
+    with pytest.raises(NotImplementedError, match="kernel='scan'"):
+        second_order(kernel, tf.constant(inputs), mask, state)
+
+
+@pytest.mark.parametrize("kernel", ["scan", "keras"], indirect=True)
+def test_second_order_gradients_of_the_others_are_right(kernel):
+    mask = np.array([[1, 0, 1], [1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    gradient, second = second_order(kernel, tf.constant(inputs), mask, state)
+    moved = second_order(kernel, tf.constant(inputs + 1e-2 * mask[:, :, np.newaxis]), mask, state)
+    back = second_order(kernel, tf.constant(inputs - 1e-2 * mask[:, :, np.newaxis]), mask, state)
+    del gradient
+    # `second` is the gradient of the first gradient's sum of squares.
+    measured = (moved[0] - back[0]) / 2e-2
+    assert float(tf.reduce_sum(second)) == pytest.approx(float(measured), rel=5e-3)
+
+
+def second_order(kernel, x, mask, state):
+    lstm = lstm_of(2)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            results = run_direction(
+                lstm,
+                x,
+                tf.constant(mask),
+                tuple(map(tf.constant, state)),
+                backward=False,
+                wanted=Wanted(True, True),
+                kernel=kernel,
+                training=False,
+            )
+            total = loss(results)
+        squares = tf.reduce_sum(tf.square(inner.gradient(total, x)))
+    return squares, outer.gradient(squares, x)
+
+
+def test_scan_compiles_with_xla_and_auto_takes_it_there():
+    mask = np.array([[1, 0, 1], [0, 0, 0]], bool)
+    inputs, state = random_batch(mask, 2)
+    lstm = lstm_of(2)
+    taken = []
+
+    @tf.function(jit_compile=True)
+    def compiled(x):
+        taken.append(choose_kernel("auto", dtype="float32", masked=True, plain=True))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            results = run_direction(
+                lstm,
+                x,
+                tf.constant(mask),
+                tuple(map(tf.constant, state)),
+                backward=False,
+                wanted=Wanted(True, True),
+                kernel="auto",
+                training=False,
+            )
+            total = loss(results)
+        return results, tape.gradient(total, x)
+
+    results, gradient = compiled(tf.constant(inputs))
+    assert set(taken) == {"scan"}
+    expected, expected_gradients = oracle(inputs, mask, random_weights(2), state)
+    for got, right in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got, right, atol=1e-5)
+    assert relative_error(gradient, expected_gradients[0]) < 1e-4
+
+
+def test_environment_forces_a_kernel_where_none_is_asked_for(monkeypatch):
+    asked = {"dtype": "float32", "masked": True, "plain": True}
+    assert choose_kernel("auto", **asked) == "packed"
+    monkeypatch.setenv("LENGTHWISE_KERNEL", "scan")
+    assert choose_kernel("auto", **asked) == "scan"
+    assert choose_kernel("hybrid", **asked) == "hybrid"
+    monkeypatch.setenv("LENGTHWISE_KERNEL", "fastest")
+    with pytest.raises(ValueError, match=r"LENGTHWISE_KERNEL must be one of .*not 'fastest'"):
+        choose_kernel("auto", **asked)
+
+
+def test_gpu_takes_keras_so_that_cudnn_runs(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert choose_kernel("auto", dtype="float32", masked=True, plain=True) == "keras"
+
+
+def test_what_fused_kernels_cannot_do_goes_elsewhere():
+    assert choose_kernel("packed", dtype="float64", masked=True, plain=True) == "scan"
+    assert choose_kernel("packed", dtype="float32", masked=True, plain=False) == "keras"
+    assert choose_kernel("auto", dtype="float32", masked=False, plain=True) == "hybrid"

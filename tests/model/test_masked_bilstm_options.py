@@ -1,0 +1,281 @@
+"""Options of MaskedBiLSTM and MaskedLSTM: states, dropout, lengths, precision, conversion."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lengthwise.model import MaskedBiLSTM, MaskedBiLSTMStack, MaskedLSTM
+from lengthwise.model.torch_weights import from_torch, to_torch
+
+UNITS, WIDTH = 3, 2
+MASK = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+
+
+def steps(mask=MASK, seed=0):
+    return np.random.default_rng(seed).normal(size=(*mask.shape, WIDTH)).astype(np.float32)
+
+
+def built(layer, batch=None):
+    layer.build((batch, None, WIDTH))
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
+    return layer
+
+
+def test_length_is_a_mask_of_the_first_steps():
+    layer = built(MaskedBiLSTM(UNITS, return_sequences=True))
+    lengths = np.array([4, 2, 0, 1])
+    mask = np.arange(4) < lengths[:, np.newaxis]
+    np.testing.assert_array_equal(layer(steps(), length=lengths), layer(steps(), mask=mask))
+
+
+def test_a_step_is_real_by_mask_and_by_length():
+    layer = built(MaskedBiLSTM(UNITS, return_sequences=True))
+    both = layer(steps(), mask=MASK, length=[2, 4, 4, 4])
+    mask = MASK & (np.arange(4) < np.array([2, 4, 4, 4])[:, np.newaxis])
+    np.testing.assert_array_equal(both, layer(steps(), mask=mask))
+
+
+def test_length_marks_the_outputs_for_the_layers_above():
+    layer = built(MaskedBiLSTM(UNITS, return_sequences=True))
+    outputs: Any = layer(steps(), length=[4, 2, 0, 1])
+    np.testing.assert_array_equal(
+        outputs._keras_mask, np.arange(4) < np.array([[4], [2], [0], [1]])
+    )
+
+
+@pytest.mark.parametrize("kernel", ["packed", "scan", "keras"])
+def test_initial_state_is_where_both_directions_start(kernel):
+    layer = built(MaskedBiLSTM(UNITS, return_state=True, kernel=kernel))
+    theirs = layer.to_bidirectional()
+    state = [np.full((4, UNITS), 0.1 * (i + 1), np.float32) for i in range(4)]
+    ours = layer(steps(), mask=MASK, initial_state=state)
+    expected = theirs(
+        steps(), mask=tf.constant(MASK), initial_state=[tf.constant(s) for s in state]
+    )
+    for got, right in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(got, right, atol=1e-6)
+    # The empty row: nothing came out, and its states are those that it was given.
+    assert not np.asarray(ours[0])[3].any()
+    np.testing.assert_array_equal([s[3] for s in ours[1:]], [s[3] for s in state])
+
+
+def test_initial_state_does_not_hide_the_implicit_mask():
+    layer = built(MaskedBiLSTM(UNITS))
+    embedded = keras.layers.Embedding(10, WIDTH, mask_zero=True)(np.array([[5, 6, 0, 0]]))
+    state = [np.zeros((1, UNITS), np.float32)] * 4
+    np.testing.assert_allclose(
+        layer(embedded, initial_state=state), layer(embedded[:, :2]), atol=1e-6
+    )
+
+
+def test_number_of_initial_states_is_checked():
+    with pytest.raises(ValueError, match="4 tensors, h and c of each direction, not 2"):
+        built(MaskedBiLSTM(UNITS))(steps(), initial_state=[np.zeros((4, UNITS))] * 2)
+
+
+@pytest.mark.parametrize("kernel", ["packed", "keras"])
+def test_stateful_layer_goes_on_where_it_was(kernel):
+    layer = built(MaskedLSTM(UNITS, stateful=True, kernel=kernel), batch=4)
+    whole = built(MaskedLSTM(UNITS, kernel=kernel))
+    first, second = steps(seed=1), steps(seed=2)
+    layer(first, mask=MASK)
+    both = whole(np.concatenate([first, second], 1), mask=np.concatenate([MASK, MASK], 1))
+    continued = layer(second, mask=MASK)
+    np.testing.assert_allclose(continued, both, atol=1e-6)
+    layer.reset_state()
+    layer(first, mask=MASK)
+    np.testing.assert_array_equal(layer(second, mask=MASK), continued)
+    assert len(layer.weights) == 3
+
+
+def test_stateful_layer_asks_for_a_fixed_batch():
+    with pytest.raises(ValueError, match="fixed batch size"):
+        MaskedBiLSTM(UNITS, stateful=True).build((None, None, WIDTH))
+
+
+@pytest.mark.parametrize("kernel", ["packed", "hybrid", "scan"])
+def test_dropout_is_that_of_keras(kernel):
+    def run(kernel):
+        layer = built(MaskedBiLSTM(UNITS, dropout=0.5, seed=3, kernel=kernel))
+        return np.asarray(layer(steps(), mask=MASK, training=True))
+
+    np.testing.assert_allclose(run(kernel), run("keras"), atol=1e-6)
+    layer = built(MaskedBiLSTM(UNITS, dropout=0.5, seed=3, kernel=kernel))
+    assert np.abs(run(kernel) - layer(steps(), mask=MASK)).max() > 1e-3
+
+
+def test_dropout_of_padding_that_holds_nan_is_harmless():
+    layer = built(MaskedBiLSTM(UNITS, dropout=0.5, recurrent_dropout=0.5))
+    inputs = steps()
+    inputs[~MASK] = np.nan
+    assert np.isfinite(layer(inputs, mask=MASK, training=True)).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_bias": False},
+        {"unit_forget_bias": False, "bias_initializer": "ones"},
+        {"kernel_initializer": keras.initializers.Constant(0.1)},
+    ],
+)
+def test_options_of_the_cell_are_those_of_keras(options):
+    layer = built(MaskedBiLSTM(UNITS, **options))
+    np.testing.assert_allclose(
+        layer(steps(), mask=MASK),
+        layer.to_bidirectional()(steps(), mask=tf.constant(MASK)),
+        atol=1e-6,
+    )
+    copy = MaskedBiLSTM.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+
+
+def test_options_of_both_directions_are_their_own():
+    layer = MaskedBiLSTM(UNITS, kernel_regularizer=keras.regularizers.L2(0.1))
+    layer.build((None, None, WIDTH))
+    assert len(layer.losses) == 2
+    forward, backward = layer.directions
+    assert forward.cell.kernel_regularizer is not backward.cell.kernel_regularizer
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("kernel", ["auto", "packed", "scan"])
+def test_precisions(dtype, kernel):
+    layer = built(MaskedBiLSTM(UNITS, return_sequences=True, dtype=dtype, kernel=kernel))
+    outputs = layer(steps(), mask=MASK)
+    assert outputs.dtype == dtype.removeprefix("mixed_")
+    expected = built(MaskedBiLSTM(UNITS, return_sequences=True))(steps(), mask=MASK)
+    tolerance = {"mixed_float16": 5e-3, "mixed_bfloat16": 4e-2, "float64": 1e-6}[dtype]
+    np.testing.assert_allclose(tf.cast(outputs, "float32"), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("merge_mode", ["concat", "sum", None])
+@pytest.mark.parametrize("return_state", [False, True])
+def test_from_and_to_bidirectional_change_nothing(merge_mode, return_state):
+    theirs = keras.layers.Bidirectional(
+        keras.layers.LSTM(UNITS, return_sequences=True, return_state=return_state, dropout=0.2),
+        merge_mode=merge_mode,
+        name="both",
+    )
+    theirs.build((None, None, WIDTH))
+    ours = MaskedBiLSTM.from_bidirectional(theirs)
+    again = ours.to_bidirectional()
+    expected = keras.tree.flatten(theirs(steps(), mask=tf.constant(MASK)))
+    for layer in (ours, again):
+        outputs = keras.tree.flatten(layer(steps(), mask=tf.constant(MASK)))
+        for got, right in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(got, right, atol=1e-6)
+        assert layer.name == "both"
+    assert ours.forward_lstm.dropout == 0.2
+
+
+def test_from_bidirectional_refuses_other_cells():
+    with pytest.raises(ValueError, match="GRU"):
+        MaskedBiLSTM.from_bidirectional(keras.layers.Bidirectional(keras.layers.GRU(2)))
+
+
+def test_torch_weights_give_the_equations_of_torch():
+    rng = np.random.default_rng(0)
+    shapes = {"weight_ih": (12, WIDTH), "weight_hh": (12, UNITS), "bias_ih": 12, "bias_hh": 12}
+    state = {
+        f"{name}_l0{end}": rng.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+        for end in ("", "_reverse")
+    }
+    layer = MaskedBiLSTM(UNITS, return_sequences=True)
+    layer.build((None, None, WIDTH))
+    layer.set_weights(from_torch(state))
+    x = steps(np.ones((1, 4), bool))
+    outputs = np.asarray(layer(x))[0]
+    for end, part, order in (("", slice(UNITS), 1), ("_reverse", slice(UNITS, None), -1)):
+        h = c = np.zeros(UNITS)
+        expected = []
+        for step in x[0][::order]:
+            # The equations of the documentation of torch.nn.LSTM, gates i, f, g, o.
+            gates = state[f"weight_ih_l0{end}"] @ step + state[f"bias_ih_l0{end}"]
+            gates = gates + state[f"weight_hh_l0{end}"] @ h + state[f"bias_hh_l0{end}"]
+            i, f, g, o = np.split(gates, 4)
+            c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+            h = np.tanh(c) / (1 + np.exp(-o))
+            expected.append(h)
+        np.testing.assert_allclose(outputs[:, part], expected[::order], atol=1e-6)
+
+    back = to_torch(layer.get_weights())
+    assert back.keys() == state.keys()
+    for got, right in zip(from_torch(back), layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def test_torch_projections_are_refused():
+    state = {"weight_ih_l0": np.ones((4, 1)), "weight_hr_l0": np.ones((1, 1))}
+    with pytest.raises(ValueError, match="projections"):
+        from_torch(state)
+
+
+def test_exported_model_takes_batches_of_every_length(tmp_path):
+    inputs = keras.Input((None, WIDTH))
+    mask = keras.Input((None,), dtype="bool")
+    layer = MaskedBiLSTM(UNITS)
+    model = keras.Model([inputs, mask], layer(inputs, mask=mask))
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    for total in (4, 2):
+        batch = [tf.constant(steps()[:, :total]), tf.constant(MASK[:, :total])]
+        np.testing.assert_allclose(served.serve(batch), model(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["scan", "auto"])
+def test_keras_leaves_xla_off(kernel):
+    inputs, mask = keras.Input((4, WIDTH)), keras.Input((4,), dtype="bool")
+    model: Any = keras.Model([inputs, mask], MaskedBiLSTM(UNITS, kernel=kernel)(inputs, mask=mask))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras tells that it does not compile.
+        model.compile("sgd", "mse", jit_compile=True)
+    assert not model.jit_compile
+    targets = np.ones((4, 2 * UNITS), np.float32)
+    losses = model.fit([steps(), MASK], targets, epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_stack_never_sees_padding(return_sequences, residual, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, WIDTH))
+    length = keras.Input((), dtype="int32")
+    stack = MaskedBiLSTMStack(
+        UNITS, layers=3, residual=residual, return_sequences=return_sequences, dropout=0.1
+    )
+    model = keras.Model([inputs, length], stack(inputs, length=length))
+    x, lengths = steps(np.ones((1, 5), bool)), np.array([3], np.int32)
+    alone = model([x[:, :3], lengths])
+    x[:, 3:] = np.nan
+    outputs = np.asarray(model([x, lengths]))
+    np.testing.assert_allclose(outputs[:, :3] if return_sequences else outputs, alone, atol=1e-6)
+    model.save(tmp_path / "stack.keras")
+    loaded: Any = keras.saving.load_model(tmp_path / "stack.keras")
+    np.testing.assert_array_equal(loaded([x, lengths]), outputs)
+
+
+def test_residual_stack_ends_where_its_sequences_end():
+    keras.utils.set_random_seed(0)
+    sequences = MaskedBiLSTMStack(UNITS, layers=2, residual=True, return_sequences=True)
+    last = MaskedBiLSTMStack(UNITS, layers=2, residual=True)
+    sequences.build((None, None, WIDTH))
+    last.build((None, None, WIDTH))
+    last.set_weights(sequences.get_weights())
+    outputs = np.asarray(sequences(steps(), mask=MASK))
+    expected = np.zeros((4, 2 * UNITS), np.float32)
+    for row, real in enumerate(MASK[:3]):
+        at = np.flatnonzero(real)
+        expected[row] = [*outputs[row, at[-1], :UNITS], *outputs[row, at[0], UNITS:]]
+    np.testing.assert_allclose(last(steps(), mask=MASK), expected, atol=1e-6)
