@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lengthwise.dataset import UsageError
 
@@ -39,22 +40,39 @@ class TokenBudget:
         return max(rows // self.multiple_of * self.multiple_of, 1)
 
 
-def batch_sizes(batch_size: int | TokenBudget, max_lengths: Sequence[int]) -> tuple[int, ...]:
+# One number for all buckets, a budget, or max_length -> rows.
+BatchSize: TypeAlias = int | TokenBudget | Mapping[int, int]
+
+
+def batch_sizes(batch_size: BatchSize, max_lengths: Sequence[int]) -> tuple[int, ...]:
     """The batch size of every bucket.
 
     Args:
-        batch_size: rows of every batch, or a budget of steps.
+        batch_size: rows of every batch; or a budget of steps; or max_length -> rows, as
+            `find_batch_sizes` gives them.
         max_lengths: of the buckets.
 
     Raises:
-        UsageError: not a positive integer or a TokenBudget.
+        UsageError: not a positive integer, a TokenBudget or a mapping that names every bucket.
 
     Example:
         >>> batch_sizes(64, [100, 200]), batch_sizes(TokenBudget(1000), [100, 200])
         ((64, 64), (10, 5))
+        >>> batch_sizes({100: 24, 200: 12}, [100, 200])
+        (24, 12)
     """
     if isinstance(batch_size, TokenBudget):
         return tuple(batch_size.batch_size(max_length) for max_length in max_lengths)
+    if isinstance(batch_size, Mapping):
+        missing = [max_length for max_length in max_lengths if max_length not in batch_size]
+        if missing:
+            raise UsageError(
+                f"batch_size has no entry for the bucket of max_length {missing[0]}; "
+                f"it names {', '.join(map(str, batch_size)) or 'none'}"
+            )
+        for max_length in max_lengths:
+            _at_least_one(f"batch_size[{max_length}]", batch_size[max_length])
+        return tuple(batch_size[max_length] for max_length in max_lengths)
     _at_least_one("batch_size", batch_size)
     return (batch_size,) * len(max_lengths)
 

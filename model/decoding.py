@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from lengthwise.dataset import RecordLayout, Schema, SchemaError
+from lengthwise.dataset import Field, Schema, SchemaError, UsageError
+from lengthwise.dataset.record import decode_varints
 from lengthwise.dataset.schema import LENGTH, MASK
+from lengthwise.model.shards import BucketRows
+
+FORMS = ("dict", "tuple")
 
 
 class BatchDecoder:
@@ -18,16 +21,28 @@ class BatchDecoder:
     Args:
         schema: of the dataset.
         label: the feature to predict; by default the labels of the schema.
+        sample_weight: whether batches carry weights.
+        form: "dict" or "tuple" of features.
 
     Raises:
         SchemaError: there is no such feature.
+        UsageError: an unknown form, or weights without a label.
     """
 
-    def __init__(self, schema: Schema, *, label: str | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        label: str | None = None,
+        sample_weight: bool = False,
+        form: str = "dict",
+    ) -> None:
         if label is not None and label not in schema.names:
             raise SchemaError(
                 f"no feature '{label}' to predict; there are: {', '.join(schema.names)}"
             )
+        if form not in FORMS:
+            raise UsageError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
         schema_labels = tuple(feature.name for feature in schema.labels)
         self.schema = schema
         self.labels = schema_labels if label is None else (label,)
@@ -35,42 +50,90 @@ class BatchDecoder:
         self.features = tuple(
             name for name in schema.names if name not in (*self.labels, *schema_labels)
         )
+        self.sample_weight = sample_weight
+        self.form = form
+        if sample_weight and not self.labels:
+            raise UsageError("sample weights need a label; this dataset has none, give `label`")
 
-    def specs(self, max_lengths: set[int]) -> tuple[list[str], list[tf.TensorSpec]]:
-        """Names and specifications of the arrays that `decode` gives for these buckets."""
-        steps = next(iter(max_lengths)) if len(max_lengths) == 1 else None
-        specs = {
-            MASK: tf.TensorSpec((None, steps), tf.bool),
-            LENGTH: tf.TensorSpec((None,), tf.int32),
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays that `decode` gives, in their order."""
+        weights = [_weight_of(label) for label in self.labels] if self.sample_weight else []
+        return (MASK, LENGTH, *self.features, *self.labels, *weights)
+
+    def specs(self, steps: int | None) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """Name -> dtype and shape per row of the arrays, for a bucket of `steps`."""
+        specs: dict[str, tuple[str, tuple[int | None, ...]]] = {
+            MASK: ("bool", (steps,)),
+            LENGTH: ("int32", ()),
         }
         for name in (*self.features, *self.labels):
             feature = self.schema[name]
-            per_row = (steps, *feature.shape) if feature.sequence else feature.shape
-            specs[name] = tf.TensorSpec((None, *per_row), tf.dtypes.as_dtype(feature.dtype))
-        return list(specs), list(specs.values())
+            shape = (steps, *feature.shape) if feature.sequence else feature.shape
+            specs[name] = (feature.dtype, shape)
+        for label in self.labels if self.sample_weight else ():
+            specs[_weight_of(label)] = ("float32", (steps,) if self.schema[label].sequence else ())
+        return specs
 
-    def decode(self, layout: RecordLayout, framed: np.ndarray) -> list[np.ndarray]:
-        """Reads the features of a batch.
+    def decode(self, bucket: BucketRows, rows: np.ndarray) -> list[np.ndarray]:
+        """Reads the features of rows.
 
         Args:
-            layout: of the batch's bucket.
-            framed: (B, stride) uint8.
+            bucket: their bucket.
+            rows: (B,) int64, their numbers in it; a negative one stands for no row.
 
         Returns:
-            In the order of `specs`: mask (B, T) bool, length (B,) int32, then features and labels.
+            In the order of `names`: mask (B, T) bool, length (B,) int32, features, labels, and for
+            each label its weights (B,) or (B, T) float32 if they are asked for.
         """
-        names = (*self.features, *self.labels)
-        return [
-            layout.decode_field(MASK, framed),
-            layout.decode_field(LENGTH, framed).astype(np.int32),
-            *(layout.decode_field(name, framed) for name in names),
-        ]
+        fields = [bucket.layout[n] for n in (MASK, LENGTH, *self.features, *self.labels)]
+        payloads = bucket.gather(rows, fields)
+        arrays = [decode_payload(f, p) for f, p in zip(fields, payloads, strict=True)]
+        mask, length = arrays[0], arrays[1]
+        for label in self.labels if self.sample_weight else ():
+            # Rows that only fill a batch are the only ones of length 0.
+            real = mask if self.schema[label].sequence else length > 0
+            arrays.append(real.astype(np.float32))
+        return arrays
 
-    def structure(self, tensors: Mapping[str, Any]) -> Any:
-        """Arranges named tensors as `(features, label)`; see `read_dataset`."""
-        features = {name: tensors[name] for name in (*self.features, MASK, LENGTH)}
+    def structure(self, values: Mapping[str, Any]) -> Any:
+        """Arranges named arrays or tensors as `(features, label, …)`; see `read_dataset`."""
+        names = (*self.features, MASK, LENGTH)
+        features: Any = {name: values[name] for name in names}
+        if self.form == "tuple":
+            features = tuple(features.values())
         if not self.labels:
             return features
+        label = self._per_label(lambda name: values[name])
+        if not self.sample_weight:
+            return features, label
+        return features, label, self._per_label(lambda name: values[_weight_of(name)])
+
+    def _per_label(self, of: Callable[[str], Any]) -> Any:
         if len(self.labels) == 1:
-            return features, tensors[self.labels[0]]
-        return features, {name: tensors[name] for name in self.labels}
+            return of(self.labels[0])
+        return {name: of(name) for name in self.labels}
+
+
+def decode_payload(field: Field, payload: np.ndarray) -> np.ndarray:
+    """Values of one feature of many rows.
+
+    Args:
+        field: the feature.
+        payload: (n, bytes) uint8, contiguous.
+
+    Returns:
+        (n, …) float32 or int64; bool for the mask and int32 for the length.
+    """
+    shape = (len(payload), *field.shape)
+    if field.name == MASK:
+        return payload.astype(np.bool_).reshape(shape)
+    if field.dtype == "float32":
+        return payload.view("<f4").reshape(shape)
+    values = decode_varints(payload, field.width).reshape(shape)
+    return values.astype(np.int32) if field.name == LENGTH else values
+
+
+def _weight_of(label: str) -> str:
+    # Not the name of any feature: those are printable.
+    return f"\0{label}"

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Stands for a row that is not there: mask and length 0.
+NO_ROW = -1
+
 _ROWS, _BATCHES, _PLACES = range(3)
 
 
@@ -30,12 +33,15 @@ class EpochSchedule:
         buckets: (steps,) int32, the bucket that every replica reads at each step.
         starts, stops: (steps,) int64, the slice of the bucket's row order that all replicas share.
         row_orders: bucket -> (rows,) unsigned, the shuffled rows; None where rows stay in order.
+        filled_to: (steps,) int64, rows that each replica's batch is filled up to with `NO_ROW`; 0
+            where it is not.
     """
 
     buckets: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
     row_orders: tuple[np.ndarray | None, ...]
+    filled_to: np.ndarray
 
     def __len__(self) -> int:
         return len(self.buckets)
@@ -49,13 +55,22 @@ class EpochSchedule:
             replica: which of them, from 0.
 
         Returns:
-            (n,) int64, row numbers within `buckets[step]`. Replicas differ by one row at most.
+            (n,) int64, row numbers within `buckets[step]`, `NO_ROW` where a short batch was filled.
+            Replicas differ by one row at most, filled ones not at all.
         """
         start, stop = int(self.starts[step]) + replica, int(self.stops[step])
         order = self.row_orders[self.buckets[step]]
         if order is None:
-            return np.arange(start, stop, num_replicas, dtype=np.int64)
-        return order[start:stop:num_replicas].astype(np.int64)
+            rows = np.arange(start, stop, num_replicas, dtype=np.int64)
+        else:
+            rows = order[start:stop:num_replicas].astype(np.int64)
+        missing = max(0, int(self.filled_to[step]) - len(rows))
+        return np.pad(rows, (0, missing), constant_values=NO_ROW) if missing else rows
+
+    def full_steps(self, batch_sizes: Sequence[int], *, num_replicas: int = 1) -> np.ndarray:
+        """(steps,) bool, where every replica's batch has the batch size of its bucket."""
+        sizes = np.asarray(batch_sizes, np.int64)[self.buckets]
+        return (self.filled_to == sizes) | (self.stops - self.starts == sizes * num_replicas)
 
 
 def epoch_schedule(
@@ -67,6 +82,8 @@ def epoch_schedule(
     shuffle: bool = True,
     num_replicas: int = 1,
     drop_remainder: bool = False,
+    pad_remainder: bool = False,
+    longest_first: bool = False,
 ) -> EpochSchedule:
     """Lays out an epoch in which every row comes exactly once over all replicas.
 
@@ -77,6 +94,8 @@ def epoch_schedule(
         shuffle: False keeps buckets, batches and rows in order.
         num_replicas: replicas that share each step.
         drop_remainder: leave out the rows that do not fill a batch of every replica.
+        pad_remainder: fill the batches that they do not fill with `NO_ROW`.
+        longest_first: begin with a batch of the last bucket that has rows, its largest one.
 
     Returns:
         The schedule. Its number of steps does not depend on seed, epoch or shuffle.
@@ -88,7 +107,13 @@ def epoch_schedule(
     """
     buckets, sizes, starts, places, orders = [], [], [], [], []
     for bucket, (rows, batch_size) in enumerate(zip(records, batch_sizes, strict=True)):
-        size = _step_sizes(rows, batch_size, num_replicas, drop_remainder=drop_remainder)
+        size = _step_sizes(
+            rows,
+            batch_size,
+            num_replicas,
+            drop_remainder=drop_remainder,
+            pad_remainder=pad_remainder,
+        )
         if shuffle:
             # Otherwise short batches would always come last, where they weigh most in a model.
             size = size[permutation(len(size), (seed, epoch, bucket, _BATCHES))]
@@ -104,7 +129,16 @@ def epoch_schedule(
         by_place = np.argsort(_join(places), kind="stable")
         all_buckets, all_starts = all_buckets[by_place], all_starts[by_place]
         all_sizes = all_sizes[by_place]
-    return EpochSchedule(all_buckets, all_starts, all_starts + all_sizes, tuple(orders))
+    if longest_first and len(all_buckets):
+        longest = np.flatnonzero(all_buckets == all_buckets.max())
+        first = longest[np.argmax(all_sizes[longest])]
+        order = np.concatenate([[first], np.delete(np.arange(len(all_buckets)), first)])
+        all_buckets, all_starts = all_buckets[order], all_starts[order]
+        all_sizes = all_sizes[order]
+    filled_to = np.zeros(len(all_buckets), np.int64)
+    if pad_remainder:
+        filled_to = np.asarray(batch_sizes, np.int64)[all_buckets]
+    return EpochSchedule(all_buckets, all_starts, all_starts + all_sizes, tuple(orders), filled_to)
 
 
 def steps_per_epoch(
@@ -151,7 +185,7 @@ def permutation(n: int, seed: Sequence[int]) -> np.ndarray:
 
 
 def _step_sizes(
-    rows: int, batch_size: int, num_replicas: int, *, drop_remainder: bool
+    rows: int, batch_size: int, num_replicas: int, *, drop_remainder: bool, pad_remainder: bool
 ) -> np.ndarray:
     """Rows that all replicas together read at each step of a bucket."""
     step_rows = batch_size * num_replicas
@@ -159,7 +193,7 @@ def _step_sizes(
     sizes = [step_rows] * full
     if rest and not drop_remainder:
         sizes.append(rest)
-        if full and rest < num_replicas <= step_rows - num_replicas + rest:
+        if not pad_remainder and full and rest < num_replicas <= step_rows - num_replicas + rest:
             # Too few rows to go round: the step before gives some, so that no replica goes empty.
             sizes[-1], sizes[-2] = num_replicas, step_rows - num_replicas + rest
     return np.array(sizes, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +14,21 @@ import numpy as np
 
 from lengthwise.dataset import (
     CorruptDataError,
+    Field,
     InputError,
     Manifest,
     RecordLayout,
     Shard,
     UsageError,
 )
+from lengthwise.dataset.record import decode_varints
+from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc32c
+from lengthwise.model.row_filter import RowFilter, proportional_shares
 
-INTEGRITY = ("first", "never")
+INTEGRITY = ("first", "always", "never")
 _BLOCK_BYTES = 1 << 20
+_SCANNED_ROWS = 1 << 14
 
 # Files that this process has read whole and found right.
 _checked: set[tuple[str, int, int, int, int]] = set()
@@ -35,41 +42,85 @@ class BucketRows:
         layout: of the records.
         matrices: for each shard (records, stride) uint8, mapped from the file.
         ends: (shards,) int64, the number of rows up to the end of each shard.
+        kept: (n,) int64, which of these rows count; None where all do.
     """
 
     layout: RecordLayout
     matrices: tuple[np.ndarray, ...]
     ends: np.ndarray
+    kept: np.ndarray | None = None
 
     def __len__(self) -> int:
+        if self.kept is not None:
+            return len(self.kept)
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Copies rows together.
+    def gather(self, rows: np.ndarray, fields: Sequence[Field]) -> list[np.ndarray]:
+        """Copies the payloads of rows together.
 
         Args:
-            rows: (n,) int64, numbers of rows within the bucket, in any order.
+            rows: (n,) int64, numbers of rows within the bucket, in any order. A negative one
+                stands for no row.
+            fields: of the layout, those that are wanted.
 
         Returns:
-            (n, stride) uint8, framed records.
+            For each field (n, bytes) uint8, contiguous; zeros where there is no row, which decode
+            to mask False, length 0 and values 0.
         """
-        framed = np.empty((len(rows), self.layout.stride), np.uint8)
-        shard = np.searchsorted(self.ends, rows, side="right")
-        for i in np.unique(shard):
-            here = np.flatnonzero(shard == i)
-            matrix = self.matrices[i]
-            framed[here] = matrix[rows[here] - (self.ends[i] - len(matrix))]
-        return framed
+        if len(rows) and rows.min() < 0:
+            there = rows >= 0
+            payloads = [np.zeros((len(rows), f.count * f.width), np.uint8) for f in fields]
+            for payload, values in zip(payloads, self.gather(rows[there], fields), strict=True):
+                payload[there] = values
+            return payloads
+        if self.kept is not None:
+            rows = self.kept[rows]
+        # An element per payload: NumPy then copies it as one.
+        dtypes = [np.dtype((np.void, field.count * field.width)) for field in fields]
+        if len(self.matrices) == 1:
+            payloads = [
+                _column(self.matrices[0], field, dtype)[rows]
+                for field, dtype in zip(fields, dtypes, strict=True)
+            ]
+        else:
+            payloads = [np.empty(len(rows), dtype) for dtype in dtypes]
+            shard = np.searchsorted(self.ends, rows, side="right")
+            for i in np.unique(shard):
+                here = np.flatnonzero(shard == i)
+                matrix = self.matrices[i]
+                inside = rows[here] - (self.ends[i] - len(matrix))
+                for payload, field in zip(payloads, fields, strict=True):
+                    payload[here] = _column(matrix, field, payload.dtype)[inside]
+        return [
+            payload.view(np.uint8).reshape(len(rows), payload.dtype.itemsize)
+            for payload in payloads
+        ]
+
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, of all rows; touches every record."""
+        field, lengths = self.layout[LENGTH], np.empty(len(self), np.int64)
+        for start in range(0, len(self), _SCANNED_ROWS):
+            rows = np.arange(start, min(start + _SCANNED_ROWS, len(self)))
+            (payload,) = self.gather(rows, [field])
+            lengths[rows] = decode_varints(payload, field.width)[:, 0]
+        return lengths
 
 
-def open_split(manifest: Manifest, split: str, *, integrity: str = "first") -> list[BucketRows]:
-    """Maps all shards of a split into memory.
+def open_split(
+    manifest: Manifest,
+    split: str,
+    *,
+    integrity: str = "first",
+    row_filter: RowFilter | None = None,
+) -> list[BucketRows]:
+    """Maps the shards of a split into memory.
 
     Args:
         manifest: of the dataset.
         split: name of the split.
         integrity: "first" reads each file once in the life of the process and compares its CRC32C
-            with the manifest's; "never" compares sizes only.
+            with the manifest's; "always" does so at every call; "never" compares sizes only.
+        row_filter: which rows to read; all by default. Files that it does not need stay closed.
 
     Returns:
         The rows of every bucket, in the order of `manifest.max_lengths`, empty buckets included.
@@ -78,24 +129,60 @@ def open_split(manifest: Manifest, split: str, *, integrity: str = "first") -> l
         ManifestError: there is no such split.
         CorruptDataError: a file is missing, or is not what the manifest says.
         InputError: the system does not allow so many open files.
-        UsageError: an unknown `integrity`.
+        UsageError: an unknown `integrity` or bucket.
     """
     if integrity not in INTEGRITY:
         raise UsageError(f"integrity must be one of {', '.join(INTEGRITY)}, not {integrity!r}")
+    row_filter = row_filter or RowFilter()
+    row_filter.check_buckets(manifest)
     _allow_open_files(len(manifest.shards_of(split)))
-    buckets = []
-    for max_length, layout in manifest.layouts.items():
-        shards = [s for s in manifest.shards_of(split, max_length) if s.records]
+
+    def open_bucket(max_length: int, shards: Sequence[Shard]) -> BucketRows:
+        layout = manifest.layouts[max_length]
         matrices = [
-            _open_shard(manifest.path_of(shard), shard, layout, check_crc=integrity == "first")
+            _open_shard(manifest.path_of(shard), shard, layout, integrity=integrity)
             for shard in shards
         ]
         ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
-        buckets.append(BucketRows(layout, tuple(matrices), ends))
+        return BucketRows(layout, tuple(matrices), ends)
+
+    longest = manifest.max_lengths
+    shortest = dict(zip(longest, (end + 1 for end in (0, *longest[:-1])), strict=True))
+    shards: dict[int, list[Shard]] = {}
+    kept: dict[int, np.ndarray] = {}
+    for t in manifest.max_lengths:
+        excluded = row_filter.excludes(shortest[t], t)
+        shards[t] = [s for s in manifest.shards_of(split, t) if s.records and not excluded]
+        if row_filter.cuts(shortest[t], t):
+            lengths = open_bucket(t, shards[t]).lengths()
+            kept[t] = np.flatnonzero(row_filter.keeps(lengths))
+    counts = [
+        len(kept[t]) if t in kept else sum(s.records for s in shards[t])
+        for t in manifest.max_lengths
+    ]
+    taken = proportional_shares(row_filter.take, counts)
+    buckets = []
+    for t, rows, count in zip(manifest.max_lengths, taken, counts, strict=True):
+        if t not in kept and rows < count:
+            kept[t] = np.arange(rows)
+        if t in kept:
+            kept[t] = kept[t][:rows]
+            needed = int(kept[t][-1]) + 1 if len(kept[t]) else 0
+            ends = np.cumsum([shard.records for shard in shards[t]])
+            # The shard that holds the last needed row is the last one needed.
+            shards[t] = shards[t][: int(np.searchsorted(ends, needed)) + 1] if needed else []
+        bucket = open_bucket(t, shards[t])
+        buckets.append(BucketRows(bucket.layout, bucket.matrices, bucket.ends, kept.get(t)))
     return buckets
 
 
-def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, check_crc: bool) -> np.ndarray:
+def _column(matrix: np.ndarray, field: Field, dtype: np.dtype) -> np.ndarray:
+    """(records,) void, the payloads of a field in a shard, where they are."""
+    records, stride = matrix.shape
+    return np.ndarray((records,), dtype, matrix.data, field.offset, (stride,))
+
+
+def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: str) -> np.ndarray:
     try:
         # One open file for check and map: what was checked is what will be read.
         with open(path, "rb") as file:
@@ -105,32 +192,50 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, check_crc: bo
                     f"{path}: has {status.st_size} bytes, the manifest says {shard.nbytes} for "
                     f"{shard.records} records of {layout.stride}; build the dataset again"
                 )
-            identity = (str(path), status.st_ino, status.st_mtime_ns, shard.nbytes, shard.crc32c)
-            if check_crc and identity not in _checked:
-                _check_crc(path, file, shard)
-                _checked.add(identity)
             matrix = np.memmap(file, np.uint8, mode="r", shape=(shard.records, layout.stride))
+            identity = (str(path), status.st_ino, status.st_mtime_ns, shard.nbytes, shard.crc32c)
+            if integrity == "always" or (integrity == "first" and identity not in _checked):
+                _check_crc(path, file, shard, layout)
+                _checked.add(identity)
     except OSError as reason:
         if reason.errno == errno.EMFILE:
             raise InputError(
                 f"{path}: too many open files, one for each shard: allow more with `ulimit -n`, or "
                 "build again with a larger --shard-size"
             ) from None
+        remedy = "build the dataset again"
+        if isinstance(reason, FileNotFoundError) and not path.parent.is_dir():
+            remedy = f"a newer build may have replaced it: open the dataset anew, or {remedy}"
         raise CorruptDataError(
-            f"{path}: cannot be read ({reason.strerror or reason}); build the dataset again"
+            f"{path}: cannot be read ({reason.strerror or reason}); {remedy}"
         ) from None
     return np.asarray(matrix)
 
 
-def _check_crc(path: Path, file: BinaryIO, shard: Shard) -> None:
+def _check_crc(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> None:
+    file.seek(0)
     crc = 0
     while block := file.read(_BLOCK_BYTES):
         crc = crc32c.crc32c(block, crc)
     if crc != shard.crc32c:
         raise CorruptDataError(
-            f"{path}: CRC32C is {crc:08x}, the manifest says {shard.crc32c:08x}; "
-            "`lengthwise verify` names the record, `lengthwise build` makes it anew"
+            f"{path}: {_damaged_record(file, shard, layout)}: CRC32C of the file is {crc:08x}, "
+            f"the manifest says {shard.crc32c:08x}; `lengthwise build` makes it anew"
         )
+
+
+def _damaged_record(file: BinaryIO, shard: Shard, layout: RecordLayout) -> str:
+    """Names the first record whose frame or checksum is wrong."""
+    file.seek(0)
+    header = layout.template[:HEADER_BYTES]
+    for i in range(shard.records):
+        framed = file.read(layout.stride)
+        data, footer = framed[HEADER_BYTES:-FOOTER_BYTES], framed[-FOOTER_BYTES:]
+        if framed[:HEADER_BYTES] != header or masked_crc32c(data) != int.from_bytes(
+            footer, "little"
+        ):
+            return f"record {i} is damaged"
+    return "is another file than was built"
 
 
 def _allow_open_files(shards: int) -> None:

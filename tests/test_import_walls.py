@@ -71,9 +71,7 @@ def forbidden_imports(source, *, package, allowed, own):
 def rules_of(path):
     room, *below = path.relative_to(REPOSITORY).parts
     place = f"{room}/commands" if room == "pipeline" and below[0] == "commands" else room
-    # What nobody has to install is named in one module only, which nothing else imports.
-    optional = {"torch"} if below == ["torch_reader.py"] else set()
-    return MAY_IMPORT[place] | optional, f"lengthwise.{room}"
+    return MAY_IMPORT[place], f"lengthwise.{room}"
 
 
 def room_files():

@@ -289,7 +289,7 @@ def test_files_are_read_whole_once_per_process(dataset, monkeypatch):
         ({"epochs": 0}, UsageError, "epochs must be"),
         ({"replica": 2, "num_replicas": 2}, UsageError, "must lie within"),
         ({"start_step": 1000}, UsageError, "start_step is 1000; there are"),
-        ({"integrity": "always"}, UsageError, "integrity must be one of first, never"),
+        ({"integrity": "often"}, UsageError, "integrity must be one of first, always, never"),
     ],
 )
 def test_arguments_without_meaning_are_refused(dataset, options, error, message):

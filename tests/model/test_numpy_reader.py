@@ -1,0 +1,109 @@
+"""Rows and batches without a TensorFlow graph."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lengthwise.dataset import UsageError
+from lengthwise.model import numpy_reader, read_dataset
+from lengthwise.model.numpy_reader import as_numpy, open_rows
+from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, write_rows, make_rows):
+    return write_rows(tmp_path_factory.mktemp("numpy") / "dataset", {"train": make_rows(61)})
+
+
+def test_any_row_can_be_asked_for(dataset, make_rows):
+    rows = open_rows(dataset)
+    written = {row["id"]: row for row in make_rows(61)}
+    assert len(rows) == 61
+    for row in rows:
+        expected = written.pop(int(row["id"]))
+        assert row["length"] == len(expected["frames"]) == len(row["mask"])
+        assert row["mask"].all()
+        for name in ("frames", "token", "speaker"):
+            np.testing.assert_array_equal(row[name], expected[name])
+    assert not written
+
+
+def test_rows_are_a_sequence(dataset):
+    rows = open_rows(dataset)
+    assert rows[-1]["id"] == rows[60]["id"]
+    assert [row["id"] for row in rows[3:9:2]] == [rows[i]["id"] for i in (3, 5, 7)]
+    for index in (61, -62):
+        with pytest.raises(IndexError, match="of 61"):
+            rows[index]
+
+
+def test_rows_can_be_chosen(dataset):
+    lengths = [int(row["length"]) for row in open_rows(dataset, min_length=3, max_length=7)]
+    assert lengths
+    assert min(lengths) >= 3
+    assert max(lengths) <= 7
+    assert len(open_rows(dataset, take=5)) == 5
+
+
+def test_batches_are_those_of_tf_data(dataset):
+    options = {"batch_size": 7, "seed": 3, "epochs": 2, "start_step": 4, "sample_weight": True}
+    ours, theirs = as_numpy(dataset, **options), read_dataset(dataset, **options)
+    assert len(ours) == int(theirs.cardinality())
+    for one, other in zip(ours, theirs.as_numpy_iterator(), strict=True):
+        for name, values in other[0].items():
+            np.testing.assert_array_equal(one[0][name], values)
+        np.testing.assert_array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[2], other[2])
+
+
+def test_any_batch_can_be_asked_for(dataset):
+    batches = as_numpy(dataset, batch_size=7)
+    everything = [features["id"].tolist() for features, _ in batches]
+    assert [batches[i][0]["id"].tolist() for i in (5, 0, -1)] == [everything[i] for i in (5, 0, -1)]
+    with pytest.raises(IndexError, match="batch 99 of"):
+        batches[99]
+
+
+@pytest.mark.parametrize("name", ["numpy_reader", "streams"])
+def test_arrays_need_no_tensorflow(name):
+    """The package itself re-exports what needs TensorFlow; these modules do not."""
+    room = Path(str(numpy_reader.__file__)).parent
+    program = (
+        "import sys, types\n"
+        "room = types.ModuleType('lengthwise.model')\n"
+        f"room.__path__ = [{str(room)!r}]\n"
+        "sys.modules['lengthwise.model'] = room\n"
+        f"import lengthwise.model.{name}\n"
+        "print('tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_torch_is_asked_for_in_words_where_it_is_missing(dataset):
+    if importlib.util.find_spec("torch"):
+        pytest.skip("PyTorch is installed")
+    with pytest.raises(UsageError, match="PyTorch is not installed"):
+        torch_batches(dataset)
+
+
+def test_torch_reads_the_same_batches(dataset):
+    torch_data = pytest.importorskip("torch.utils.data")
+    expected = list(as_numpy(dataset, batch_size=7))
+    for workers in (0, 2):
+        loader = torch_data.DataLoader(
+            torch_batches(dataset, batch_size=7), batch_size=None, num_workers=workers
+        )
+        for (features, label), (arrays, numbers) in zip(loader, expected, strict=True):
+            np.testing.assert_array_equal(features["frames"].numpy(), arrays["frames"])
+            np.testing.assert_array_equal(label.numpy(), numbers)
+            packed = to_packed_sequence(features["frames"], features["length"])
+            assert len(packed.data) == int(features["length"].sum())
