@@ -1,10 +1,12 @@
 """What reading each input format costs: CPU µs per row, looking at the file and decoding it.
 
 The same rows (see `ragged_data.py`) in every format, read by the readers of `lengthwise build` into
-Arrow batches, in one process on one core, in rounds A B C … A B C …; medians, and the peak of what
-Arrow held at once. CSV has a column for each of the 16 floats of a step, the others vectors.
+Arrow batches, in one process on one core, in rounds A B C … A B C …; medians. CSV has a column for
+each of the 16 floats of a step, the others have vectors. To look at a file of JSON or CSV means to
+parse its first 4 MiB for the types, which more rows make cheaper. The allocator is told to keep its
+memory, as `lengthwise` tells it.
 
-    python benchmarks/read_sources.py --rows 4000
+    MIMALLOC_PURGE_DELAY=-1 python benchmarks/read_sources.py --rows 32768
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ def render() -> str:
         "Every command and every option, as `--help` says it. This page is written by "
         "`docs/render_options.py`; a test holds it true.",
     ]
-    context = click.Context(group, info_name="lengthwise")
+    # As the command itself makes it: what it says of --help is remembered from the first time.
+    context = click.Context(group, info_name="lengthwise", **group.context_settings)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None

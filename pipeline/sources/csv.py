@@ -27,7 +27,7 @@ from lengthwise.pipeline.sources.groups import GroupAssembler, constant_in_group
 from lengthwise.pipeline.sources.lines import (
     TO_THE_END,
     LineBlock,
-    first_block,
+    first_lines,
     read_blocks,
     scan_lines,
 )
@@ -131,19 +131,19 @@ def _column(file: InputFile, header: Header, name: str | None) -> str:
 def _infer_columns(
     file: InputFile, header: Header, group_by: str, options: SourceOptions
 ) -> pa.Schema:
-    text = first_block(file, options, _INFERRED_BYTES)[header.stop :]
+    text = first_lines(file, options, _INFERRED_BYTES)[header.stop :]
     types = infer_types(text, header, options)
     lines = LineParser(header, group_by, types).parse(LineBlock(text, 0, 0))
     starts, _ = starts_of_groups(lines, None)
     ordinals = np.searchsorted(starts, lines.at, side="right")
     offsets = np.searchsorted(ordinals, np.arange(1, len(starts) + 2))
-    several = len(starts) < len(lines.at)
+    several = len(starts) < len(lines.ids)
     columns = []
     for name, type_ in types.items():
         context = name in options.contexts or name == group_by
         if not context and name not in options.sequences and several:
-            steps = lines.steps.slice(int(offsets[0])).column(name)
-            context = not constant_in_groups(steps, offsets - offsets[0])[1]
+            values = lines.steps.column(name).slice(int(offsets[0]))
+            context = not constant_in_groups(values, offsets - offsets[0])[1]
         columns.append((name, type_ if context else pa.list_(type_)))
     return pa.schema(columns)
 

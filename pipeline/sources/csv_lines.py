@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from lengthwise.dataset.errors import InputError
-from lengthwise.pipeline.sources.lines import LineBlock, first_block
+from lengthwise.pipeline.sources.lines import LineBlock, first_lines
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
     DECLARED_TYPES,
@@ -61,7 +61,7 @@ class CsvLines:
 
     Attributes:
         starts: (n,) where each begins in the block.
-        steps: rows of the lines that were parsed; the group's column is raw bytes.
+        steps: rows of the lines that were parsed, without the group's column.
         at: (m,) positions of those lines among all.
         ids: (k,) raw values of the group's column, of all lines that have one.
         ids_at: (k,) positions of those lines.
@@ -82,8 +82,7 @@ def read_header(file: InputFile, options: SourceOptions, format_: str) -> Header
     Raises:
         InputError: there is no header, or names are missing or repeated.
     """
-    block = first_block(file, options, _MAX_HEADER_BYTES)
-    line, newline, _ = block.partition(b"\n")
+    line, newline, _ = first_lines(file, options, _MAX_HEADER_BYTES).partition(b"\n")
     try:
         text = line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:
@@ -138,9 +137,9 @@ class LineParser:
             ids.append(rows.column(self._group_by))
             ids_at.append(lines)
             if fault is None:
-                steps.append(rows)
+                steps.append(rows.drop_columns([self._group_by]))
                 at.append(lines)
-        schema = pa.schema(list(self._types.items()))
+        schema = pa.schema([item for item in self._types.items() if item[0] != self._group_by])
         return CsvLines(
             starts=starts,
             steps=pa.concat_batches(steps) if steps else pa.RecordBatch.from_pylist([], schema),

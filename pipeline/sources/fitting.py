@@ -255,9 +255,9 @@ def _bytes_of_items(array: pa.Array) -> np.ndarray:
         so_far = np.concatenate(([0], np.cumsum(_bytes_of_items(items))))
         return np.diff(so_far[offsets - offsets[0]])
     if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
-        return np.diff(_offsets(array, np.int32))
+        return np.diff(_offsets(array, np.int32)) + 4
     if pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type):
-        return np.diff(_offsets(array, np.int64))
+        return np.diff(_offsets(array, np.int64)) + 8
     try:
         width = max(1, array.type.bit_width // 8)
     except ValueError:

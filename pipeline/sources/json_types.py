@@ -14,7 +14,6 @@ from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
     DECLARED_TYPES,
     INFINITE,
-    NOT_UTF8,
     OUT_OF_RANGE,
     WRONG_TYPE,
     SourceOptions,
@@ -35,6 +34,8 @@ def infer_columns(lines: Iterable[bytes], options: SourceOptions) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for line in lines:
+        if not line:
+            continue
         try:
             row = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):
@@ -69,21 +70,23 @@ def type_to_parse(type_: pa.DataType) -> pa.DataType:
     return pa.float64() if pa.types.is_floating(type_) else type_
 
 
-def fault_of(line: bytes, columns: pa.Schema) -> str:
-    """Why a line that cannot be parsed as these columns is broken."""
+def fault_of(line: bytes, columns: pa.Schema) -> str | None:
+    """Why a line cannot be parsed as these columns; None where nothing is seen.
+
+    Sees only what Arrow does not take either. Arrow knows more words for infinity, goes deeper into
+    what is not asked for, and does not look whether that is UTF-8.
+    """
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return NOT_UTF8
+        row = json.loads(line.decode("utf-8", "surrogateescape"), strict=False)
+    except json.JSONDecodeError:
+        return None if b"Inf" in line else BROKEN_LINE
     except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
         return BROKEN_LINE
-    if isinstance(row, dict):
-        for column in columns:
-            fault = _fault(row.get(column.name), column.type)
-            if fault is not None:
-                return fault
-    # Two columns of one name, say: Python would take the last of them.
-    return BROKEN_LINE
+    faults = (_fault(row.get(column.name), column.type) for column in columns)
+    fault = next(filter(None, faults), None)
+    return None if fault == INFINITE and b"Inf" in line else fault
 
 
 def _wider(known: pa.DataType, found: pa.DataType) -> pa.DataType:

@@ -1,6 +1,7 @@
 """JSON Lines: a row is a line with one object; blank lines are passed over, but counted.
 
-Blocks of lines are parsed by Arrow. Where that fails, halving the block finds the lines at fault.
+Blocks of lines are parsed by Arrow. Where that fails, Python looks at each line, and what it sees
+nothing wrong with is tried again by halves: only what Arrow refuses is broken.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pyarrow.json as arrow_json
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.json_types import fault_of, infer_columns, type_to_parse
-from lengthwise.pipeline.sources.lines import LineBlock, first_block, read_blocks, scan_lines
+from lengthwise.pipeline.sources.lines import LineBlock, first_lines, read_blocks, scan_lines
 from lengthwise.pipeline.sources.source import (
+    BROKEN_LINE,
     COLUMNS,
+    TOO_LARGE,
     TYPES,
     BrokenRow,
     InputFile,
@@ -31,6 +34,8 @@ from lengthwise.pipeline.sources.source import (
 # Text of numbers is about as large as the numbers.
 _BLOCK_BYTES = 2 << 20
 _INFERRED_BYTES = 4 << 20
+# Of a number in memory; between two there is a comma.
+_VALUE_BYTES = 8
 
 _OPEN, _CLOSE, _RETURN = b"{}\r"
 _BLANKS = b" \t\r"
@@ -45,13 +50,13 @@ def open_jsonl(file: InputFile, options: SourceOptions) -> SourceFile:
         InputError: the file cannot be read.
     """
     units, identity = scan_lines(file, options, "jsonl")
-    lines = first_block(file, options, _INFERRED_BYTES).split(b"\n")
-    if lines[0].lstrip()[:1] == b"[":
+    text = first_lines(file, options, _INFERRED_BYTES).lstrip()
+    if text.startswith(b"["):
         raise InputError(
             f"{file.path}: begins with a list; JSON Lines have one object a line, as written by "
             "`jq -c '.[]'`"
         )
-    columns = infer_columns(lines, options)
+    columns = infer_columns(text.split(b"\n"), options)
     return SourceFile(
         file, "jsonl", columns, units, identity, leaves_open=frozenset({TYPES, COLUMNS})
     )
@@ -91,15 +96,21 @@ class _Parser:
         """The rows of a block; several batches where lines between them are broken."""
         starts, ends = block.bounds()
         objects, others = _lines_with_objects(block.data, starts, ends)
+        large = self._too_large(block.data, starts, ends, objects, options)
+        objects = objects[~large[objects]]
         broken = [*block.broken]
         for line in others.tolist():
             text = block.data[int(starts[line]) : int(ends[line])]
-            broken.append(self._broken(block.first_line + line, text))
-
-        for lines, rows in self._parsed(block.data, starts, ends, objects):
+            fault = fault_of(text, self._columns) or BROKEN_LINE
+            broken.append(BrokenRow(block.first_line + line, fault, raw_text(text)))
+        for line in np.flatnonzero(large).tolist():
+            text = block.data[int(starts[line]) : int(starts[line]) + 4096]
+            broken.append(BrokenRow(block.first_line + line, TOO_LARGE, raw_text(text)))
+        for lines, rows, fault in self._parsed(block.data, starts, ends, objects):
             if rows is None:
                 text = block.data[int(starts[lines[0]]) : int(ends[lines[0]])]
-                broken.append(self._broken(block.first_line + int(lines[0]), text))
+                line = block.first_line + int(lines[0])
+                broken.append(BrokenRow(line, fault or BROKEN_LINE, raw_text(text)))
                 continue
 
             def raw(row: int, lines: np.ndarray = lines) -> str:
@@ -115,22 +126,59 @@ class _Parser:
             nothing = pa.RecordBatch.from_pylist([], schema=self._columns)
             yield SourceBatch(nothing, block.first_line, None, tuple(broken))
 
-    def _broken(self, line: int, text: bytes) -> BrokenRow:
-        return BrokenRow(line, fault_of(text, self._columns), raw_text(text[:4096]))
+    def _too_large(
+        self,
+        data: bytes,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        lines: np.ndarray,
+        options: SourceOptions,
+    ) -> np.ndarray:
+        """(n,) bool, True where a line has more values than a row may have bytes for."""
+        large = np.zeros(len(starts), np.bool_)
+        most = options.max_row_bytes // _VALUE_BYTES
+        for line in lines[(ends - starts)[lines] > most].tolist():
+            large[line] = data.count(b",", int(starts[line]), int(ends[line])) > most
+        return large
 
     def _parsed(
-        self, data: bytes, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch | None]]:
-        """Lines and their rows; a line alone and None where it cannot be parsed."""
+        self,
+        data: bytes,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        lines: np.ndarray,
+        *,
+        looked: bool = False,
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch | None, str | None]]:
+        """Lines, their rows and no fault; or a line alone, no row, and its fault if it is known.
+
+        Args:
+            data: the block.
+            starts, ends: of all its lines.
+            lines: which of them; each has one object, as it seems.
+            looked: whether faults that Python sees were taken out before.
+        """
         if len(lines) == 0:
             return
         rows = self._rows(_text_of(data, starts, ends, lines), len(lines))
-        if rows is not None or len(lines) == 1:
-            yield lines, rows
+        if rows is not None:
+            yield lines, rows, None
             return
-        half = len(lines) // 2
-        yield from self._parsed(data, starts, ends, lines[:half])
-        yield from self._parsed(data, starts, ends, lines[half:])
+        if not looked:
+            good = []
+            for line in lines.tolist():
+                fault = fault_of(data[int(starts[line]) : int(ends[line])], self._columns)
+                if fault is None:
+                    good.append(line)
+                else:
+                    yield np.array([line]), None, fault
+            yield from self._parsed(data, starts, ends, np.array(good, np.int64), looked=True)
+        elif len(lines) == 1:
+            yield lines, None, None
+        else:
+            half = len(lines) // 2
+            yield from self._parsed(data, starts, ends, lines[:half], looked=True)
+            yield from self._parsed(data, starts, ends, lines[half:], looked=True)
 
     def _rows(self, text: bytes, count: int) -> pa.RecordBatch | None:
         """The rows of lines with one object each; None where one is broken."""

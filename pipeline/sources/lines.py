@@ -12,7 +12,7 @@ A compressed file is one range: nobody can begin in the middle of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import crc32c
 import numpy as np
@@ -40,6 +40,12 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 # A line this many times as long as a row may be is no line: nobody reads a bomb to its end.
 _HOPELESS = 16
+# Longer lines are no help in telling what a file is: it would take too long.
+_LOOKED_AT = 1 << 24
+
+
+class _NoLinesError(InputError):
+    """A line goes on and on."""
 
 
 @dataclass(frozen=True)
@@ -112,25 +118,23 @@ def open_sequential(path: str, start: int = 0) -> pa.NativeFile:
     return source if compression is None else pa.CompressedInputStream(source, compression)
 
 
-def first_block(file: InputFile, options: SourceOptions, nbytes: int) -> bytes:
-    """Whole lines from the start of a file: so many bytes, or one line where that is longer.
+def first_lines(file: InputFile, options: SourceOptions, nbytes: int) -> bytes:
+    """About so many bytes of whole lines from the start of a file, without very long ones.
 
     Raises:
         InputError: the file cannot be read.
     """
+    whole = Unit(file, "", 0, None, 0, 0, TO_THE_END)
+    short = replace(options, max_row_bytes=min(options.max_row_bytes, _LOOKED_AT))
+    data = b""
     try:
-        with open_sequential(file.path) as source:
-            data = source.read(nbytes)
-            while len(data) <= options.max_row_bytes and b"\n" not in data:
-                more = source.read(nbytes)
-                if not more:
-                    return data.removeprefix(_UTF8_MARK)
-                data += more
-            data = data.removeprefix(_UTF8_MARK)
-            # Without a newline it is the start of a line that is too long to be read.
-            return data if not source.read(1) else data[: data.rfind(b"\n") + 1]
-    except (OSError, pa.ArrowException) as reason:
-        raise InputError(f"{file.path}: cannot be read: {one_line(reason)}") from None
+        for block in read_blocks(whole, short, nbytes):
+            data += block.data
+            if len(data) >= nbytes // 2:
+                break
+    except _NoLinesError:
+        pass  # said by those who read all of it
+    return data
 
 
 def read_blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[LineBlock]:
@@ -215,7 +219,7 @@ def _blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[Li
             if newline < 0:
                 skipped += len(chunk)
                 if whole and skipped > _HOPELESS * options.max_row_bytes:
-                    raise InputError(
+                    raise _NoLinesError(
                         f"{unit.file.path}: line {line + 1} has more than {skipped} bytes "
                         "decompressed; this is no file of lines"
                     )
@@ -241,7 +245,7 @@ def _blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterator[Li
             tail.clear()
     if skipped is not None:
         broken += (BrokenRow(line, TOO_LARGE, raw_text(start_of_skipped)),)
-        line += 1
+        line, at = line + 1, at + skipped
     if tail or broken:
         yield LineBlock(bytes(tail), line, at, broken)
 

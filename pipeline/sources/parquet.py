@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from lengthwise.dataset.errors import InputError
 from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
 from lengthwise.pipeline.sources.locations import is_url, open_random
+from lengthwise.pipeline.sources.memory import bounded_memory
 from lengthwise.pipeline.sources.source import (
     BATCH_BYTES,
     InputFile,
@@ -25,8 +26,8 @@ from lengthwise.pipeline.sources.source import (
 
 _BUFFER_BYTES = 1 << 20
 _MAX_FOOTER_BYTES = 1 << 28
-# Of a row, on average; a footer that says more is taken for nonsense before anything is allocated.
-_MAX_MEAN_ROW_BYTES = 1 << 30
+# That decoding one batch of about four MiB may take.
+_MAX_MEMORY = 1 << 29
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
@@ -108,15 +109,23 @@ def read_parquet(
             group = parquet.metadata.row_group(unit.start)
             own = plain_columns(parquet.schema_arrow, options.shapes)
             own = pa.schema([own.field(name) for name in columns.names])
+            decoded = max(_decoded_bytes(group, own.names), unit.nbytes)
+            fitting = BATCH_BYTES * group.num_rows // max(1, decoded)
             batches = parquet.iter_batches(
-                batch_size=batch_rows or _batch_rows(unit, group, columns.names),
+                batch_size=batch_rows or max(1, min(group.num_rows, fitting)),
                 row_groups=[unit.start],
-                columns=columns.names,
+                columns=own.names,
                 use_threads=False,
             )
-            for batch in batches:
+            # All of the row group may be one row, for all that is known before.
+            for batch in _bounded(batches) if decoded > _MAX_MEMORY else batches:
                 yield fit_rows(batch.select(own.names), row, None, own, options)
                 row += batch.num_rows
+    except MemoryError:
+        raise InputError(
+            f"{unit.file.path}: {place}: rows from {row} take more than {_MAX_MEMORY} bytes "
+            "decoded; leave the largest out"
+        ) from None
     except _UNREADABLE as reason:
         if "Expected all lists to be of size" in str(reason):
             raise InputError(
@@ -131,23 +140,29 @@ def _source(path: str) -> str | pa.NativeFile:
     return open_random(path) if is_url(path) else path
 
 
-def _batch_rows(unit: Unit, group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
-    """Rows that decode to about four MiB."""
-    rows = group.num_rows
-    tops = tuple(f"{name}." for name in names)
+def _decoded_bytes(group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
+    """What the columns of a row group take in memory."""
+    prefixes = tuple(f"{name}." for name in names)
     decoded = 0
     for number in range(group.num_columns):
         chunk = group.column(number)
-        if not f"{chunk.path_in_schema}.".startswith(tops):
+        if not f"{chunk.path_in_schema}.".startswith(prefixes):
             continue
-        if chunk.num_values < rows or chunk.total_compressed_size < 0:
-            raise ValueError(f"{chunk.num_values} values in {rows} rows")
+        if chunk.num_values < group.num_rows or chunk.total_compressed_size < 0:
+            raise ValueError(f"it would have {chunk.num_values} values in {group.num_rows} rows")
         # Dictionaries and runs make a column much smaller in the file than in memory.
         values = chunk.num_values * _WIDTHS.get(chunk.physical_type, 1)
         decoded += max(values, chunk.total_uncompressed_size)
-    if decoded > max(1, rows) * _MAX_MEAN_ROW_BYTES:
-        raise ValueError(f"{decoded} bytes in {rows} rows are more than rows can have")
-    return max(1, min(rows, BATCH_BYTES * rows // max(1, decoded, unit.nbytes)))
+    return decoded
+
+
+def _bounded(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    while True:
+        with bounded_memory(_MAX_MEMORY):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 PARQUET = SourceFormat(open_parquet, read_parquet)

@@ -19,6 +19,7 @@ from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.lines import LineBlock, read_blocks, scan_lines
 from lengthwise.pipeline.sources.source import (
     NOT_UTF8,
+    TOO_LARGE,
     BrokenRow,
     InputFile,
     SourceBatch,
@@ -34,7 +35,11 @@ TOKENS_COLUMN = "tokens"
 # A character of text takes about five bytes as a string of its own.
 _BLOCK_BYTES = 1 << 20
 
+# Of a token in memory, beside its bytes.
+_TOKEN_BYTES = 4
+
 _RETURN = 13
+_SPACE = 32
 
 
 def open_text(file: InputFile, options: SourceOptions) -> SourceFile:
@@ -75,11 +80,13 @@ def _batch(block: LineBlock, columns: pa.Schema, options: SourceOptions) -> Sour
     lines = np.arange(len(starts))
     broken = [*block.broken]
     if options.tokens != "bytes":
-        good = _are_utf8(block.data, starts, ends)
+        large = _are_too_large(bytes_, starts, ends, options)
+        good = _are_utf8(block.data, starts, ends) & ~large
         lines = np.flatnonzero(good)
         for line in np.flatnonzero(~good).tolist():
+            reason = TOO_LARGE if large[line] else NOT_UTF8
             text = block.data[int(starts[line]) : min(int(ends[line]), int(starts[line]) + 4096)]
-            broken.append(BrokenRow(block.first_line + line, NOT_UTF8, raw_text(text)))
+            broken.append(BrokenRow(block.first_line + line, reason, raw_text(text)))
     # Only what is between these goes on: (n, ) offsets into one run of bytes.
     kept, offsets = _gathered(bytes_, starts[lines], ends[lines])
     split = {"whitespace": _words, "characters": _characters, "bytes": _bytes}[options.tokens]
@@ -109,6 +116,20 @@ def _gathered(
     np.subtract.at(delta, ends, 1)
     kept = bytes_[np.cumsum(delta[:-1], dtype=np.int8).view(np.bool_)]
     return kept, np.concatenate(([0], np.cumsum(ends - starts))).astype(np.int32)
+
+
+def _are_too_large(
+    bytes_: np.ndarray, starts: np.ndarray, ends: np.ndarray, options: SourceOptions
+) -> np.ndarray:
+    """(n,) bool, True where the tokens of a line take more than a row may, as far as bytes tell."""
+    large = np.zeros(len(starts), np.bool_)
+    suspects = np.flatnonzero((ends - starts) * (1 + _TOKEN_BYTES) > options.max_row_bytes)
+    for line in suspects.tolist():
+        text = bytes_[starts[line] : ends[line]]
+        between = text <= _SPACE if options.tokens == "whitespace" else (text & 0xC0) != 0x80
+        taken = len(text) + _TOKEN_BYTES * int(np.count_nonzero(between))
+        large[line] = taken > options.max_row_bytes
+    return large
 
 
 def _are_utf8(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

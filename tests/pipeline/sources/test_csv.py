@@ -254,6 +254,23 @@ def test_a_group_past_the_limit_is_broken(write):
     assert reading.rows[2] == {"id": "c", "x": [3]}
 
 
+def test_a_line_past_the_limit_breaks_its_group(write):
+    long = "b," + "1" * 500 + "\n"
+    for text, broken in (
+        ("a,1\n" + long, 0),
+        (long + "a,1\n", 0),
+        ("a,1\nb,1\n" + long + "b,2\nc,1\n", 1),
+        ("a,1\n" + long + "c,2\n", 0),
+    ):
+        for unit_bytes in (1, 1 << 20):
+            options = SourceOptions(
+                group_by="id", sequences=("x",), max_row_bytes=100, unit_bytes=unit_bytes
+            )
+            reading = read_all(write("a.csv", "id,x\n" + text), options)
+            assert reading.broken == {broken: "row too large"}
+            assert len(reading.rows) + 1 == reading.source.rows
+
+
 def rows_by_hand(text: str) -> dict[int, dict]:
     lines = list(csv.reader(io.StringIO(text)))[1:]
     groups = itertools.groupby((line for line in lines if line), key=lambda line: line[0])

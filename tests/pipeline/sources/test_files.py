@@ -14,6 +14,7 @@ from lengthwise.pipeline.sources.files import format_of_name
 from lengthwise.pipeline.sources.locations import file_system
 from tests.pipeline.conftest import folder_digest, ragged_table
 from tests.pipeline.sources.conftest import read_all
+from tests.pipeline.sources.object_store import serve_bucket
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -148,3 +149,27 @@ def test_a_file_system_without_paths_on_this_machine(bucket):
     reading = read_all(files[0].path, SourceOptions(unit_bytes=200))
     assert len(reading.source.units) > 5
     assert [row["x"] for row in reading.rows.values()] == [[n, n + 0.5] for n in range(100)]
+
+
+def test_a_bucket_is_read_by_byte_ranges(three_files, tmp_path, monkeypatch):
+    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    lines = three_files / "lines" / "a.jsonl"
+    lines.parent.mkdir()
+    lines.write_bytes(LINES)
+    names = FeatureNames(sequences=("frames", "tokens"))
+    with serve_bucket(tmp_path, "bucket") as (query, ranges):
+        url = f"s3://bucket/in/*.parquet{query}"
+        build([url], tmp_path / "out", names=names)
+        assert [file.name for file in find_files([url])] == ["a.parquet", "b.parquet"]
+        (found,) = find_files([f"test=s3://bucket/in/lines{query}"])
+        assert (found.name, found.split) == ("a.jsonl", "test")
+        del ranges[:]
+        options = SourceOptions(unit_bytes=500)
+        assert read_all(found.path, options).rows == read_all(lines).rows
+        assert len(ranges) > 4
+        with pytest.raises(InputError, match="no such file or folder"):
+            find_files([f"s3://bucket/nowhere{query}"])
+    build([three_files / "*.parquet"], tmp_path / "same", names=names)
+    assert folder_digest(tmp_path / "out") == folder_digest(tmp_path / "same")

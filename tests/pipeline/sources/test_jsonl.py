@@ -267,3 +267,31 @@ def test_vectors_keep_their_bits(write):
         found = np.array(reading.rows[number]["v"], np.float32).reshape(-1, 3)
         np.testing.assert_array_equal(found, row)
     assert pa.types.is_fixed_size_list(reading.columns.field("v").type.value_type)
+
+
+tokens = st.sampled_from(
+    [
+        *('{"x": [1, 2]}', '{"v": [[1, 2.5]]}', '{"s": ["a"]}', '{"o": {"p": [NaN, null]}}'),
+        *("{", "}", "[", "]", ",", ":", '"', '"x"', '"v"', '"s"', '"o"', "null", "true", "Inf"),
+        *("Infinity", "-Infinity", "NaN", "1", "-0", "01", "1.", "1e999", "9" * 19, "\\ud800"),
+        *("\t", "\x01", "\x00", " ", "é", "[" * 3000, "]" * 3000, '{"x":' * 3000),
+    ]
+)
+
+
+@given(st.lists(tokens, min_size=1, max_size=8).map("".join), st.binary(max_size=1))
+def test_python_sees_no_fault_in_what_arrow_reads(text, byte):
+    from lengthwise.pipeline.sources.json_types import fault_of
+    from lengthwise.pipeline.sources.jsonl import _Parser
+
+    columns = pa.schema(
+        [
+            ("x", pa.list_(pa.int64())),
+            ("v", pa.list_(pa.list_(pa.float64(), 2))),
+            ("s", pa.list_(pa.string())),
+        ]
+    )
+    line = text.encode() + byte.replace(b"\n", b"")
+    # What does not begin and end as an object does never comes before Arrow's parser.
+    if line.strip(b" \t\r")[:1] + line.strip(b" \t\r")[-1:] == b"{}" and fault_of(line, columns):
+        assert _Parser(columns)._rows(line, 1) is None
