@@ -208,11 +208,11 @@ def _rows_of(
             reader = pa.ipc.open_file(_mapped(unit_rows_path(job.staging, number)))
             for chunk, first, end in slices:
                 piece = reader.get_batch(chunk).slice(first, end - first)
-                if job.plan.schema.strings:
-                    piece = with_ids(piece, number, job.plan, job.staging)
                 if count > 1:
                     mine = assign_shards(piece.column(KEY).to_numpy(), count) == shard[2]
                     piece = piece.take(pa.array(np.flatnonzero(mine)))
+                if job.plan.schema.strings:
+                    piece = with_ids(piece, number, job.plan, job.staging)
                 if piece.num_rows:
                     pieces.append(piece)
         if pieces:

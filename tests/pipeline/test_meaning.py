@@ -112,7 +112,7 @@ def test_strings_give_the_same_bytes_with_two_workers_and_any_batches(write_inpu
         write_input("a.parquet", with_rows(words=words[:150]), row_group_size=40),
         write_input("b.parquet", with_rows(words=words[150:]), row_group_size=70),
     ]
-    options = PlanOptions(num_buckets=3, vocab_size=20, align=1)
+    options = PlanOptions(num_buckets=3, vocab_size=20, align=1, shard_size=2_000)
     build(paths, tmp_path / "one", names=WITH_ROW, options=options)
     build(
         paths[::-1],
