@@ -14,11 +14,10 @@ def render() -> str:
     """The page."""
     parts = [
         "# Options",
-        "Every command and every option, as `--help` says it. This page is written by "
+        "Every command and every option, as `--help` (`-h`) says it. This page is written by "
         "`docs/render_options.py`; a test holds it true.",
     ]
-    # As the command itself makes it: what it says of --help is remembered from the first time.
-    context = click.Context(group, info_name="lengthwise", **group.context_settings)
+    context = click.Context(group, info_name="lengthwise")
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
@@ -28,7 +27,7 @@ def render() -> str:
             parts.append((command.help or "").split("\n\n")[0].replace("\n", " "))
             rows = [
                 record
-                for option in command.get_params(inner)
+                for option in command.params
                 if (record := option.get_help_record(inner)) is not None
             ]
             lines = ["| option | meaning |", "|---|---|"]
