@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, STAGING_NAME, Manifest
+from lengthwise.dataset.manifest import MANIFEST_VERSION, STAGING_NAME, Manifest, Shard
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import Plan
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
@@ -20,7 +21,7 @@ from lengthwise.pipeline.exchange import (
     DATA,
     ExchangeJob,
     exchange,
-    forget_lost_shards,
+    finished_shards,
     written_shards,
 )
 from lengthwise.pipeline.ingest import IngestJob
@@ -134,7 +135,6 @@ def _write(
     progress: Progress | None,
 ) -> Manifest:
     plan_text = plan.dumps()
-    _require_space(out, plan)
     exchange_job = ExchangeJob(
         plan=plan,
         counts=plan.shard_counts(),
@@ -143,7 +143,9 @@ def _write(
         shards=shards_folder(job.staging, _hash(plan_text)),
         exchange=execution.chosen_exchange,
     )
-    forget_lost_shards(exchange_job)
+    finished = finished_shards(exchange_job)
+    exchange_job = replace(exchange_job, finished=frozenset(finished))
+    _require_space(out, plan, finished.values())
     units, total = len(source.units), sum(exchange_job.counts.values())
     with watched(progress, "writing shards", total, lambda: count_reports(exchange_job.shards)):
         run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
@@ -169,13 +171,14 @@ def _write(
     return manifest
 
 
-def _require_space(out: Path, plan: Plan) -> None:
+def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
     """Refuses before the first shard what cannot fit, as sizes are known to the byte."""
     needed = sum(
         rows * plan.layout(max_length).stride
         for split in plan.histograms
         for max_length, rows in plan.bucket_rows(split).items()
     )
+    needed -= sum(shard.nbytes for shard in finished)
     free = shutil.disk_usage(out).free
     if needed > free:
         raise OutputError(

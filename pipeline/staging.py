@@ -8,6 +8,7 @@
       units/000007.json        its report; written last, so a unit with a report is whole
       shards-<plan>/…json      one for each finished shard
       shards-<plan>/data/…     the finished shards, until they are moved into the dataset
+      shards-<plan>/places/000007   where the rows of each shard are in a unit, in their order
 
 Rows that were staged before the machine was started again are not trusted: they were never synced.
 """
@@ -97,6 +98,11 @@ def unit_strings_path(folder: str, number: int, feature: str) -> Path:
 def shards_folder(folder: str, plan_hash: str) -> Path:
     """Where the reports of the shards of a plan are; the shards are in `data` below it."""
     return Path(folder) / f"shards-{plan_hash}"
+
+
+def unit_places_path(shards: Path, number: int) -> Path:
+    """Where a unit's places of rows are, sorted by shard."""
+    return shards / "places" / f"{number:06d}"
 
 
 def shard_report_path(shards: Path, shard: tuple[str, int, int]) -> Path:

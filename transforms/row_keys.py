@@ -112,12 +112,12 @@ def assign_splits(keys: np.ndarray, fractions: Mapping[str, float]) -> np.ndarra
     return np.searchsorted(ends, uniform, side="right").astype(np.uint8)
 
 
-def assign_shards(keys: np.ndarray, num_shards: int) -> np.ndarray:
+def assign_shards(keys: np.ndarray, num_shards: int | np.ndarray) -> np.ndarray:
     """The shard of each row: shard s of n holds the s-th of n equal ranges of keys.
 
     Args:
         keys: (n,) uint64.
-        num_shards: at least 1, below 2**31.
+        num_shards: at least 1, below 2**31; one for all, or (n,) integers.
 
     Returns:
         (n,) int64.
@@ -126,7 +126,8 @@ def assign_shards(keys: np.ndarray, num_shards: int) -> np.ndarray:
         >>> assign_shards(np.array([0, 2**63, 2**64 - 1], np.uint64), 4)
         array([0, 2, 3])
     """
-    return ((keys >> np.uint64(32)) * np.uint64(num_shards) >> np.uint64(32)).astype(np.int64)
+    counts = np.asarray(num_shards).astype(np.uint64)
+    return ((keys >> np.uint64(32)) * counts >> np.uint64(32)).astype(np.int64)
 
 
 def _digest(text: str) -> int:
