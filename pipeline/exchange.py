@@ -20,6 +20,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
@@ -32,7 +33,7 @@ from lengthwise.pipeline.staging import (
 )
 from lengthwise.pipeline.strings import with_ids
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
 from lengthwise.transforms.ragged import RaggedRows
@@ -123,11 +124,11 @@ def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: Excha
         order = _order(rows)
         block_rows = max(1, _BLOCK_BYTES // layout.stride)
 
-        def blocks() -> Iterator[np.ndarray]:
+        def blocks() -> Iterator[np.ndarray | FramedRecords]:
             for first in range(0, len(order), block_rows):
                 block = rows.take(pa.array(order[first : first + block_rows]))
                 unpacked = unpack_rows(block, job.plan.schema, job.storage)
-                yield encode_rows(
+                yield encode_block(
                     finished(unpacked, job.plan),
                     job.plan.schema,
                     layout,
@@ -135,8 +136,9 @@ def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: Excha
                     pad_value=job.plan.options.pad_value,
                 )
 
-        name = shard_name(split, max_length, index, count)
-        written = write_shard(job.shards / DATA / name, blocks())
+        compression = job.plan.options.compression
+        name = shard_name(split, max_length, index, count, compression=compression)
+        written = write_shard(job.shards / DATA / name, blocks(), compression=compression)
         steps = int(rows.column(LENGTH).to_numpy().sum(dtype=np.int64))
         report = [written.records, steps, written.nbytes, written.crc32c]
     else:
@@ -159,15 +161,14 @@ def _order(rows: pa.RecordBatch) -> np.ndarray:
 
 
 def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
-    """The rows with what only the plan knows: means at missing steps, then normalised values."""
+    """The rows with what only the plan knows: means where values miss, then normalised values."""
     if not (plan.means or plan.normalizations):
         return rows
     values = dict(rows.values)
-    if rows.observed is not None:
-        for name, means in plan.means.items():
-            filled = values[name].copy()
-            filled[~rows.observed] = np.array(means).reshape(plan.schema[name].shape)
-            values[name] = filled
+    for name, means in plan.means.items():
+        if rows.observed_of(name) is not None:
+            by_element = np.array(means, np.float32).reshape(plan.schema[name].shape)
+            values[name] = np.where(rows.elements_of(name), values[name], by_element)
     for name, constants in plan.normalizations.items():
         values[name] = normalize(values[name], constants)
     return replace(rows, values=values)
@@ -175,7 +176,11 @@ def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
     """The shards that were written, sorted, without empty ones."""
-    shards = [Shard(*document["shard"]) for document in read_reports(_report_paths(job))]
+    compression = job.plan.options.compression
+    shards = [
+        Shard(*document["shard"], compression=compression)
+        for document in read_reports(_report_paths(job))
+    ]
     return tuple(shard for shard in shards if shard.records)
 
 
@@ -183,7 +188,7 @@ def forget_lost_shards(job: ExchangeJob) -> None:
     """Deletes the reports of shards that are not where they should be, so that they are written."""
     for path in _report_paths(job):
         for document in read_reports([path]):
-            shard = Shard(*document["shard"])
+            shard = Shard(*document["shard"], compression=job.plan.options.compression)
             file = job.shards / DATA / shard.name
             if shard.records and not (file.is_file() and file.stat().st_size == shard.nbytes):
                 path.unlink()
