@@ -117,7 +117,7 @@ class Plan:
         vocabularies: feature name -> its strings in the order of their ids; tokens begin with id
             2, after padding and unknown, classes with 0.
         normalizations: feature name -> constants, from observed steps of the training split.
-        means: float sequence -> mean of each value of a step, likewise; where missing steps are
+        means: float sequence -> mean of each value of a step, likewise; where what is missing is
             filled by the mean.
     """
 
@@ -181,7 +181,8 @@ class Plan:
 
     def layout(self, max_length: int) -> RecordLayout:
         """The layout of the records of one bucket."""
-        return RecordLayout.of(self.schema, max_length, self.widths)
+        canonical = self.options.canonical
+        return RecordLayout.of(self.schema, max_length, self.widths, canonical=canonical)
 
     def bucket_rows(self, split: str) -> dict[int, int]:
         """max_length -> rows of a split, for all buckets."""

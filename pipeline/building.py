@@ -35,7 +35,7 @@ from lengthwise.pipeline.staging import Staging, shards_folder
 # Options that staged rows do not depend on.
 _LATER = frozenset(
     ("num_buckets", "strategy", "boundaries", "align", "shard_size", "padding", "pad_value")
-    + ("vocab_size", "min_count", "max_rejected")
+    + ("vocab_size", "min_count", "max_rejected", "canonical", "compression")
 )
 
 
@@ -89,8 +89,9 @@ def build(
     execution.check()
     if plan is not None and (options is not None or names is not None):
         raise PlanError("a plan holds the features and the options: give either it or them")
-    source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema, reading)
     wanted = plan.options if plan is not None else options or PlanOptions()
+    features = names or FeatureNames() if plan is None else plan.schema
+    source = open_input(inputs, features, reading, element_mask=wanted.element_mask)
     out = Path(os.path.abspath(out))
     staging_folder = out / STAGING_NAME
     job = source.job(wanted, staging_folder, batch_rows=batch_rows)
@@ -166,6 +167,8 @@ def _write(
             split: tally.account(records[split]) for split, tally in findings.tallies.items()
         },
         plan_crc32c=text_crc32c(plan_text),
+        canonical=plan.options.canonical,
+        compression=plan.options.compression,
     )
     commit(manifest, plan, exchange_job.shards / DATA, findings.rejected)
     return manifest
@@ -173,6 +176,8 @@ def _write(
 
 def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
     """Refuses before the first shard what cannot fit, as sizes are known to the byte."""
+    if plan.options.canonical or plan.options.compression != "none":
+        return  # how much that takes is known once it is written
     needed = sum(
         rows * plan.layout(max_length).stride
         for split in plan.histograms

@@ -212,15 +212,16 @@ def _described(
 
 
 def _filled(rows: RaggedRows, job: IngestJob) -> RaggedRows:
-    """The rows with missing steps filled, except by the mean, which is not known yet."""
+    """The rows with what is missing filled, except by the mean, which is not known yet."""
     fill = job.options.fill
-    if rows.observed is None or fill in ("zero", "mean"):
+    if (rows.observed is None and not rows.elements) or fill in ("zero", "mean"):
         return rows
     values = dict(rows.values)
     for feature in job.schema.sequences:
-        if feature.encoding == NUMBERS and not feature.label:
+        observed = rows.observed_of(feature.name)
+        if feature.encoding == NUMBERS and not feature.label and observed is not None:
             flat = values[feature.name]
-            values[feature.name] = fill_missing(flat, rows.observed, rows.lengths, fill)
+            values[feature.name] = fill_missing(flat, observed, rows.lengths, fill)
     return replace(rows, values=values)
 
 

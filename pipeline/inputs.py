@@ -109,7 +109,11 @@ class Input:
 
 
 def open_input(
-    inputs: Sequence[str], names: FeatureNames | Schema, reading: SourceOptions | None = None
+    inputs: Sequence[str],
+    names: FeatureNames | Schema,
+    reading: SourceOptions | None = None,
+    *,
+    element_mask: bool = False,
 ) -> Input:
     """Finds the input and checks that all its files have the features.
 
@@ -117,6 +121,7 @@ def open_input(
         inputs: files, globs, folders, each possibly `SPLIT=PATH`.
         names: which columns are which, or the schema itself.
         reading: how the files are read; None tells the format of each from the file.
+        element_mask: whether elements of vectors are masked by themselves; a schema says so itself.
 
     Raises:
         InputError: nothing found, or a file cannot be read.
@@ -139,13 +144,15 @@ def open_input(
     for file in files:
         found = _schema_of(file, as_names)
         for mine, theirs in zip(schema.features, found.features, strict=True):
-            if mine != theirs:
+            if replace(mine, element_mask=False) != theirs:
                 raise SchemaError(
                     f"{file.file.path}: column '{mine.name}' is {theirs.describe()}, "
                     f"elsewhere it is {mine.describe()}"
                 )
     if all(file.rows == 0 for file in files):
         raise InputError(f"{files[0].file.path}: the input has no rows")
+    if element_mask and not isinstance(names, Schema):
+        schema = schema.with_element_masks
     return Input(files, schema, reading)
 
 

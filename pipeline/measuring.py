@@ -36,7 +36,8 @@ def measure(
     ones = np.ones(len(rows), np.int64)
     for feature in job.schema.features:
         if feature.sequence:
-            values, lengths, observed = rows.values[feature.name], rows.lengths, rows.observed
+            values, lengths = rows.values[feature.name], rows.lengths
+            observed = rows.observed_of(feature.name)
         else:
             values, lengths, observed = rows.contexts[feature.name], ones, None
         summary = summarize(values, lengths, feature, observed)
@@ -61,10 +62,18 @@ def measure_channels(
         feature = job.schema[name]
         channel = replace(feature, shape=())
         flat = rows.values[name].reshape(-1, feature.size)
+        # Of each element, or the same of all elements of a step.
+        observed = None if rows.observed_of(name) is None else rows.elements_of(name)
+        observed = None if observed is None else observed.reshape(-1, feature.size)
         previous = report.channels.get(name, [Summary()] * feature.size)
         report.channels[name] = [
             previous[i].merged(
-                summarize(np.ascontiguousarray(flat[:, i]), rows.lengths, channel, rows.observed)
+                summarize(
+                    np.ascontiguousarray(flat[:, i]),
+                    rows.lengths,
+                    channel,
+                    None if observed is None else observed[:, i],
+                )
             )
             for i in range(feature.size)
         ]

@@ -92,7 +92,9 @@ def make_plan(
     """
     execution = execution or Execution()
     execution.check()
-    source = open_input([os.fspath(path) for path in inputs], names, reading)
+    source = open_input(
+        [os.fspath(path) for path in inputs], names, reading, element_mask=options.element_mask
+    )
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from lengthwise.dataset import InputError, Manifest, PlanOptions, verify
 from lengthwise.pipeline import Execution, FeatureNames, build
-from tests.pipeline.conftest import folder_digest, ragged_table
+from tests.pipeline.conftest import LAYOUTS, folder_digest, ragged_table, records_of
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",), contexts=("weight", "row"))
 OPTIONS = PlanOptions(
@@ -59,14 +60,70 @@ def test_a_fresh_build_verifies(two_files, tmp_path):
 
 
 @pytest.fixture
-def reference(two_files, tmp_path) -> dict[str, str]:
-    build(two_files, tmp_path / "reference", names=NAMES, options=OPTIONS)
+def options(request) -> PlanOptions:
+    return replace(OPTIONS, **getattr(request, "param", {}))
+
+
+@pytest.fixture
+def reference(two_files, tmp_path, options) -> dict[str, str]:
+    build(two_files, tmp_path / "reference", names=NAMES, options=options)
     return folder_digest(tmp_path / "reference")
 
 
-def test_two_worker_processes_write_the_same_bytes(two_files, tmp_path, reference):
-    build(two_files, tmp_path / "out", names=NAMES, options=OPTIONS, execution=Execution(workers=2))
+@pytest.mark.parametrize("options", [{}, {**LAYOUTS[-1], "element_mask": True}], indirect=True)
+def test_two_worker_processes_write_the_same_bytes(two_files, tmp_path, reference, options):
+    build(two_files, tmp_path / "out", names=NAMES, options=options, execution=Execution(workers=2))
     assert folder_digest(tmp_path / "out") == reference
+
+
+@pytest.mark.parametrize("options", LAYOUTS[1:], indirect=True)
+def test_both_exchanges_write_the_same_bytes_in_every_layout(
+    two_files, tmp_path, reference, options
+):
+    engine = Execution(exchange="engine")
+    build(two_files, tmp_path / "out", names=NAMES, options=options, execution=engine)
+    assert folder_digest(tmp_path / "out") == reference
+
+
+def test_records_are_the_same_in_every_layout(two_files, tmp_path):
+    found = []
+    for number, layout in enumerate(LAYOUTS):
+        options = replace(OPTIONS, num_buckets=1, **layout)
+        manifest = build(two_files, tmp_path / str(number), names=NAMES, options=options)
+        assert verify(manifest.root) == []
+        assert all(shard.name.endswith(".gz") for shard in manifest.shards) == (
+            layout.get("compression") == "gzip"
+        )
+        found.append(records_of(manifest, "train"))
+    for records in found[1:]:
+        for name, values in found[0].items():
+            np.testing.assert_array_equal(records[name], values)
+            assert records[name].dtype == values.dtype
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tensorflow_alone_reads_every_layout(two_files, tmp_path, layout):
+    import tensorflow as tf
+
+    options = replace(OPTIONS, num_buckets=1, **layout)
+    manifest = build(two_files, tmp_path / "out", names=NAMES, options=options)
+    (steps,) = manifest.max_lengths
+    rows = tf.data.TFRecordDataset(
+        [str(manifest.path_of(shard)) for shard in manifest.shards_of("train")],
+        compression_type="GZIP" if manifest.compression == "gzip" else "",
+    ).batch(1000)
+    parsed = tf.io.parse_example(
+        next(iter(rows)),
+        {
+            "frames": tf.io.FixedLenFeature((steps, 3), tf.float32),
+            "tokens": tf.io.FixedLenFeature((steps,), tf.int64),
+            "mask": tf.io.FixedLenFeature((steps,), tf.int64),
+            "length": tf.io.FixedLenFeature((), tf.int64),
+        },
+    )
+    expected = records_of(manifest, "train")
+    for name, tensor in parsed.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[name])
 
 
 def test_files_listed_otherwise_give_the_same_bytes(two_files, tmp_path, reference):

@@ -18,8 +18,8 @@ from lengthwise.transforms.ragged import (
     OUT_OF_RANGE,
     REASONS,
     UNEQUAL_LENGTHS,
-    gather_index,
     single_batch,
+    span_index,
     storage_dtypes,
     usable_rows,
 )
@@ -551,7 +551,7 @@ def test_steps_of_rows_are_gathered_one_row_after_another(rows):
 
     expected = [start + k for start, length in rows for k in range(length)]
 
-    assert gather_index(starts, lengths).tolist() == expected
+    assert span_index(starts, lengths).tolist() == expected
 
 
 def test_empty_tables_give_no_rows():
