@@ -32,7 +32,14 @@ from lengthwise.pipeline.strings import UnitStrings
 from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
-from lengthwise.transforms.ragged import EMPTY, OVERLONG, REASONS, RaggedRows, ragged_rows
+from lengthwise.transforms.ragged import (
+    EMPTY,
+    NULL_SEQUENCE,
+    OVERLONG,
+    REASONS,
+    RaggedRows,
+    ragged_rows,
+)
 from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Of the text of a rejected row.
@@ -171,7 +178,7 @@ def _usable(
     fates[usable[rows.lengths == 0]] = EMPTY
     if options.max_length is not None and options.overlong in ("error", "drop"):
         fates[usable[rows.lengths > options.max_length]] = OVERLONG
-    dropped = [EMPTY] if options.empty == "drop" else []
+    dropped = [EMPTY, NULL_SEQUENCE] if options.empty == "drop" else []
     dropped += [OVERLONG] if options.overlong == "drop" else []
     if fates.any():
         passed = fates[usable] == 0

@@ -25,9 +25,7 @@ from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
-from lengthwise.pipeline.sources import (
-    SourceOptions,
-)
+from lengthwise.pipeline.sources import InputFile, SourceOptions
 from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
@@ -48,6 +46,7 @@ class Findings:
     """What ingesting all units found.
 
     Attributes:
+        units: how many there are.
         tallies: split -> counts of rows.
         histograms: split -> length -> rows.
         summaries: feature -> summary; of codes where the feature is strings.
@@ -57,6 +56,7 @@ class Findings:
         rejected: faulty rows, in the order of the input.
     """
 
+    units: int
     tallies: Mapping[str, Tally]
     histograms: Mapping[str, Mapping[int, int]]
     summaries: Mapping[str, Summary]
@@ -98,7 +98,7 @@ def make_plan(
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
-    return plan_of(source.schema, options, findings)
+    return plan_of(source.schema, options, findings, source.reading.planned)
 
 
 def ingest(
@@ -129,14 +129,30 @@ def ingest(
         units = unit_report_path(job.staging, 0).parent
         with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
             run_pipeline(construct, execution)
-    reports = unit_reports(job.staging, len(numbered))
+    return merged_findings(job, [unit.file for unit in source.units], given=given)
+
+
+def merged_findings(
+    job: IngestJob, files: Sequence[InputFile], *, given: Mapping[str, Sequence[str]] | None = None
+) -> Findings:
+    """Merges the reports of all units.
+
+    Args:
+        job: what the units were ingested by.
+        files: the file of each unit, by its number.
+        given: vocabularies that are not to be counted.
+
+    Raises:
+        InputError: a unit cannot be read, or rows are faulty: one line for all of them.
+    """
+    reports = unit_reports(job.staging, len(files))
     for report in reports:
         if report.error is not None:
             raise InputError(report.error)
     tallies = merge_tallies(report.tallies for report in reports)
     rejected = [
-        Rejected(unit.file.path, unit.file.name, *row)
-        for (_, unit), report in zip(numbered, reports, strict=True)
+        Rejected(file.path, file.name, *row)
+        for file, report in zip(files, reports, strict=True)
         for row in sorted(report.rejected)
     ]
     reasons = rejected_rows(tallies)
@@ -153,7 +169,7 @@ def ingest(
     }
     vocabularies, class_counts = vocabularies_of(
         job,
-        len(numbered),
+        len(files),
         given=given or {},
         size=job.options.vocab_size,
         min_count=job.options.min_count,
@@ -164,7 +180,14 @@ def ingest(
             previous = channels.get(name, [Summary()] * len(summaries_))
             channels[name] = [a.merged(b) for a, b in zip(previous, summaries_, strict=True)]
     return Findings(
-        tallies, histograms, summaries, vocabularies, class_counts, channels, tuple(rejected)
+        len(files),
+        tallies,
+        histograms,
+        summaries,
+        vocabularies,
+        class_counts,
+        channels,
+        tuple(rejected),
     )
 
 
@@ -179,7 +202,12 @@ def unit_reports(staging: str, units: int) -> list[UnitReport]:
     return [UnitReport.from_json(document) for document in read_reports(paths)]
 
 
-def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
+def plan_of(
+    schema: Schema,
+    options: PlanOptions,
+    findings: Findings,
+    reading: SourceOptions | None = None,
+) -> Plan:
     """Chooses the buckets.
 
     Raises:
@@ -211,6 +239,7 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
             for name, channels in sorted(findings.channels.items())
             if options.fill == "mean"
         },
+        reading=reading,
     )
 
 

@@ -16,15 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import DECLARED_TYPES, SourceOptions
 from lengthwise.pipeline.sources.lines import LineBlock, first_lines
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
-    DECLARED_TYPES,
     NOT_UTF8,
     OUT_OF_RANGE,
     WRONG_TYPE,
     InputFile,
-    SourceOptions,
 )
 
 _MAX_HEADER_BYTES = 1 << 20

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.columns import wider_type
 from lengthwise.pipeline.sources.example_message import (
     BYTES,
@@ -29,7 +30,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
 )
 
