@@ -82,6 +82,11 @@ class Feature:
         return f"{self.name}{RESERVED_SUFFIX}"
 
     @property
+    def channel(self) -> Feature:
+        """One value of each step, as a feature of its own."""
+        return replace(self, shape=(), element_mask=False)
+
+    @property
     def size(self) -> int:
         """Number of values in one step (sequence) or in the whole feature."""
         return math.prod(self.shape)

@@ -244,8 +244,9 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: st
                 return _as_records(_mapped(file), shard, layout)
             opened = _opened.get(identity)
             if opened is None:
-                data = file if shard.compression == NONE else _unpacked(path, file, shard, layout)
-                opened = _as_records(_mapped(data), shard, layout)
+                packed = shard.compression != NONE
+                flat = _unpacked(path, file, shard, layout) if packed else _mapped(file)
+                opened = _as_records(flat, shard, layout)
                 _opened[identity] = opened
             return opened
     except CorruptDataError as reason:
@@ -266,22 +267,22 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: st
         ) from None
 
 
-def _unpacked(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> BinaryIO:
-    """A file without a name that holds a shard unpacked: any of its rows can then be mapped."""
+def _unpacked(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> np.ndarray:
+    """(bytes,) uint8, a shard unpacked, mapped from a file that has no name."""
     file.seek(0)
     most = shard.records * layout.stride
     try:
-        unpacked = tempfile.TemporaryFile()
-        for block in read_unpacked(file, shard.compression, max_bytes=most):
-            unpacked.write(block)
-        unpacked.flush()
+        with tempfile.TemporaryFile() as unpacked:
+            for block in read_unpacked(file, shard.compression, max_bytes=most):
+                unpacked.write(block)
+            unpacked.flush()
+            return _mapped(unpacked)
     except OSError as reason:
         raise InputError(
             f"{path}: cannot be unpacked into the folder for temporary files "
             f"({reason.strerror or reason}): let TMPDIR name one with room for {most:,} bytes, or "
             "build without --compression"
         ) from None
-    return unpacked
 
 
 def _mapped(file: BinaryIO) -> np.ndarray:

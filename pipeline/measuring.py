@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +59,7 @@ def measure_channels(
         return
     for name in names:
         feature = job.schema[name]
-        channel = replace(feature, shape=())
+        channel = feature.channel
         flat = rows.values[name].reshape(-1, feature.size)
         # Of each element, or the same of all elements of a step.
         observed = None if rows.observed_of(name) is None else rows.elements_of(name)

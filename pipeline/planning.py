@@ -226,16 +226,12 @@ def plan_of(
         },
         vocabularies=findings.vocabularies,
         normalizations={
-            name: normalization_of(
-                options.normalize[name], channels, replace(schema[name], shape=())
-            )
+            name: normalization_of(options.normalize[name], channels, schema[name].channel)
             for name, channels in sorted(findings.channels.items())
             if name in options.normalize
         },
         means={
-            name: tuple(
-                channel.statistics(replace(schema[name], shape=())).mean for channel in channels
-            )
+            name: tuple(channel.statistics(schema[name].channel).mean for channel in channels)
             for name, channels in sorted(findings.channels.items())
             if options.fill == "mean"
         },
