@@ -126,6 +126,7 @@ def run_build(
     identity: Mapping[str, Any],
     execution: Execution,
     progress: Progress | None,
+    resumes: bool = True,
 ) -> Manifest:
     """Gathers rows in the staging folder, plans, writes shards and commits them.
 
@@ -138,6 +139,7 @@ def run_build(
         identity: what the staged rows depend on.
         execution: where to run.
         progress: what shows progress; None shows nothing.
+        resumes: whether a build that stops half-way leaves what it has for the next one.
 
     Raises:
         LengthwiseError: of the kind that fits, as for `build`.
@@ -160,7 +162,7 @@ def run_build(
         raise
     except BaseException:
         if staging is not None:
-            staging.close()
+            staging.close() if resumes else staging.remove()
         release_output(out, was_made=was_made)
         raise
     staging.remove()
