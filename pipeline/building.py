@@ -128,6 +128,7 @@ def run_build(
     identity: Mapping[str, Any],
     execution: Execution,
     progress: Progress | None,
+    resumes: bool = True,
 ) -> Manifest:
     """Gathers rows in the staging folder, plans, writes shards and commits them.
 
@@ -140,6 +141,7 @@ def run_build(
         identity: what the staged rows depend on.
         execution: where to run.
         progress: what shows progress; None shows nothing.
+        resumes: whether a build that stops half-way leaves what it has for the next one.
 
     Raises:
         LengthwiseError: of the kind that fits, as for `build`.
@@ -162,7 +164,7 @@ def run_build(
         raise
     except BaseException:
         if staging is not None:
-            staging.close()
+            staging.close() if resumes else staging.remove()
         release_output(out, was_made=was_made)
         raise
     staging.remove()

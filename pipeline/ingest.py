@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,24 +74,30 @@ class IngestJob:
 
 
 def ingest_unit(numbered: tuple[int, Unit], job: IngestJob) -> None:
+    """Reads a unit and ingests it."""
+    number, unit = numbered
+    batches = read_unit(unit, job.columns, job.reading, batch_rows=job.batch_rows)
+    ingest_batches(number, unit, batches, job)
+
+
+def ingest_batches(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> None:
     """Ingests a unit and leaves its packed rows and its report in the staging folder.
 
     An input that cannot be read is reported, not raised: runners would only try again.
     """
-    number, unit = numbered
     try:
-        report = _ingest(number, unit, job)
+        report = _ingest(number, unit, batches, job)
     except LengthwiseError as reason:
         report = UnitReport(error=str(reason))
     write_report(unit_report_path(job.staging, number), report.to_json())
 
 
-def _ingest(number: int, unit: Unit, job: IngestJob) -> UnitReport:
+def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> UnitReport:
     report = UnitReport(splits=list(job.splits))
     strings = UnitStrings(job)
     with _rows_file(unit_rows_path(job.staging, number)) as file:
         writer = None
-        for batch in read_unit(unit, job.columns, job.reading, batch_rows=job.batch_rows):
+        for batch in batches:
             _reject(batch.broken, unit, job, report)
             numbers = _row_numbers(batch)
             keys = keys_of(numbers, unit, job)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apache_beam as beam
 
-from lengthwise.dataset.errors import InputError, PlanError
+from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
@@ -25,7 +25,7 @@ from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
-from lengthwise.pipeline.sources import InputFile, SourceOptions
+from lengthwise.pipeline.sources import SourceOptions
 from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
@@ -129,31 +129,45 @@ def ingest(
         units = unit_report_path(job.staging, 0).parent
         with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
             run_pipeline(construct, execution)
-    return merged_findings(job, [unit.file for unit in source.units], given=given)
+    files = [unit.file for unit in source.units]
+
+    def place_of(number: int, row: int) -> Place:
+        return files[number].path, files[number].name, row
+
+    return merged_findings(job, len(files), place_of, given=given)
+
+
+# How a row is named for people: its file's path now, the name of the file, the number in it.
+Place = tuple[str, str, int]
 
 
 def merged_findings(
-    job: IngestJob, files: Sequence[InputFile], *, given: Mapping[str, Sequence[str]] | None = None
+    job: IngestJob,
+    units: int,
+    place_of: Callable[[int, int], Place],
+    *,
+    given: Mapping[str, Sequence[str]] | None = None,
 ) -> Findings:
     """Merges the reports of all units.
 
     Args:
         job: what the units were ingested by.
-        files: the file of each unit, by its number.
+        units: how many there are.
+        place_of: number of a unit, and of a row in its file -> where the row is.
         given: vocabularies that are not to be counted.
 
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    reports = unit_reports(job.staging, len(files))
+    reports = unit_reports(job.staging, units)
     for report in reports:
         if report.error is not None:
             raise InputError(report.error)
     tallies = merge_tallies(report.tallies for report in reports)
     rejected = [
-        Rejected(file.path, file.name, *row)
-        for file, report in zip(files, reports, strict=True)
-        for row in sorted(report.rejected)
+        Rejected(*place_of(number, row), reason, raw)
+        for number, report in enumerate(reports)
+        for row, reason, raw in sorted(report.rejected)
     ]
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
@@ -169,7 +183,7 @@ def merged_findings(
     }
     vocabularies, class_counts = vocabularies_of(
         job,
-        len(files),
+        units,
         given=given or {},
         size=job.options.vocab_size,
         min_count=job.options.min_count,
@@ -180,7 +194,7 @@ def merged_findings(
             previous = channels.get(name, [Summary()] * len(summaries_))
             channels[name] = [a.merged(b) for a, b in zip(previous, summaries_, strict=True)]
     return Findings(
-        len(files),
+        units,
         tallies,
         histograms,
         summaries,
@@ -197,9 +211,19 @@ def _is_ingested(number: int, job: IngestJob) -> bool:
 
 
 def unit_reports(staging: str, units: int) -> list[UnitReport]:
-    """The reports of all units, in order."""
+    """The reports of all units, in order.
+
+    Raises:
+        OutputError: one is not there.
+    """
     paths = [unit_report_path(staging, number) for number in range(units)]
-    return [UnitReport.from_json(document) for document in read_reports(paths)]
+    reports = [UnitReport.from_json(document) for document in read_reports(paths)]
+    if len(reports) < units:
+        raise OutputError(
+            f"{staging}: {units - len(reports)} of {units} units vanished while the build ran; "
+            "run the same command again"
+        )
+    return reports
 
 
 def plan_of(

@@ -162,4 +162,6 @@ def _fault(value: Any, type_: pa.DataType) -> str | None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return WRONG_TYPE
         return INFINITE if value in (float("inf"), float("-inf")) else None
+    if pa.types.is_struct(type_):
+        return None if isinstance(value, dict) else WRONG_TYPE
     return None if isinstance(value, str) else WRONG_TYPE

@@ -1,0 +1,31 @@
+"""Runs one target under the coverage-guided fuzzer Atheris: `scripts/fuzz TARGET [SECONDS]`.
+
+The corpus begins with seeds made by code and lives as long as the run; what makes a target fail is
+written to the current folder as `crash-…` by libFuzzer, to become a line in `test_targets.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+
+with atheris.instrument_imports(include=["lengthwise"]):  # pyright: ignore
+    from targets import TARGETS
+
+
+def main(name: str, *arguments: str) -> None:
+    """Fuzzes a target until libFuzzer's arguments say stop, as in -max_total_time=60."""
+    target = TARGETS[name]
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as corpus:
+        for number, seed in enumerate(target.seeds()):
+            Path(corpus, f"seed-{number}").write_bytes(seed)
+        limits = ["-timeout=20", "-rss_limit_mb=3000", "-max_len=4096"]
+        atheris.Setup([sys.argv[0], *limits, *arguments, corpus], target.check)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
