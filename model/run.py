@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from lengthwise.dataset import CorruptDataError, ManifestError, OutputError, Schema, UsageError
 from lengthwise.dataset.document import Fields, read_document, to_json
+from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.configuration import TrainConfig
 
 CONFIG_NAME = "config.json"
