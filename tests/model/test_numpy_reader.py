@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lengthwise.dataset import UsageError
 from lengthwise.model import numpy_reader, read_dataset
 from lengthwise.model.numpy_reader import as_numpy, open_rows
-from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
 
 
 @pytest.fixture(scope="module")
@@ -86,24 +83,3 @@ def test_arrays_need_no_tensorflow(name):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-def test_torch_is_asked_for_in_words_where_it_is_missing(dataset):
-    if importlib.util.find_spec("torch"):
-        pytest.skip("PyTorch is installed")
-    with pytest.raises(UsageError, match="PyTorch is not installed"):
-        torch_batches(dataset)
-
-
-def test_torch_reads_the_same_batches(dataset):
-    torch_data = pytest.importorskip("torch.utils.data")
-    expected = list(as_numpy(dataset, batch_size=7))
-    for workers in (0, 2):
-        loader = torch_data.DataLoader(
-            torch_batches(dataset, batch_size=7), batch_size=None, num_workers=workers
-        )
-        for (features, label), (arrays, numbers) in zip(loader, expected, strict=True):
-            np.testing.assert_array_equal(features["frames"].numpy(), arrays["frames"])
-            np.testing.assert_array_equal(label.numpy(), numbers)
-            packed = to_packed_sequence(features["frames"], features["length"])
-            assert len(packed.data) == int(features["length"].sum())
