@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
 
 from lengthwise.dataset import InputError, Plan, PlanOptions, UsageError, verify
 from lengthwise.pipeline import Execution, FeatureNames, build_from, collected_keys
@@ -131,8 +132,8 @@ def test_windows_of_the_user_do_not_matter(tmp_path):
     stamped = (
         pipeline
         | beam.Create(list(enumerate(TABLE.to_batches(max_chunksize=30))))
-        | beam.MapTuple(lambda at, batch: beam.window.TimestampedValue(batch, at))
-        | beam.WindowInto(beam.window.FixedWindows(1))
+        | beam.MapTuple(lambda at, batch: TimestampedValue(batch, at))
+        | beam.WindowInto(FixedWindows(1))
     )
     assert sum(a.read for a in built(stamped, tmp_path / "out").accounts.values()) == TABLE.num_rows
 
