@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(run, write_input, tmp_
     path = write_input("a.parquet", ragged_table(20))
     whole = exchange.write_shard
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "out"))
 
     monkeypatch.setattr(exchange, "write_shard", full)
