@@ -98,13 +98,20 @@ def build(
     out = Path(os.path.abspath(out))
     job = source.job(wanted, out / STAGING_NAME, batch_rows=batch_rows)
     given = vocabularies if plan is None else plan.vocabularies
+    identity = _identity(source, job)
+
+    def gather() -> Findings:
+        findings = ingest(source, job, execution, given=given, progress=progress)
+        _require_unchanged(source, identity["files"])
+        return findings
+
     return run_build(
         out,
         job,
-        lambda: ingest(source, job, execution, given=given, progress=progress),
+        gather,
         plan=plan,
         reading=source.reading.planned,
-        identity=_identity(source, job),
+        identity=identity,
         execution=execution,
         progress=progress,
     )
@@ -238,9 +245,6 @@ def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
 
 def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
     """What staged rows depend on, so that no build takes up the rows of another."""
-    files = []
-    for file in source.files:
-        files.append([file.file.path, file.file.split, *status_of(file.file.path)])
     return {
         "version": metadata.version("lengthwise"),
         "schema": source.schema.to_json(),
@@ -249,8 +253,21 @@ def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
         "options": {
             name: value for name, value in job.options.to_json().items() if name not in _LATER
         },
-        "files": files,
+        "files": _states(source),
+        "contents": [file.identity for file in source.files],
     }
+
+
+def _states(source: Input) -> list[list[Any]]:
+    """Path, split, size and time of change of each file."""
+    return [[file.file.path, file.file.split, *status_of(file.file.path)] for file in source.files]
+
+
+def _require_unchanged(source: Input, before: list[list[Any]]) -> None:
+    """Raises InputError where a file was changed since it was looked at."""
+    for then, now in zip(before, _states(source), strict=True):
+        if then != now:
+            raise InputError(f"{now[0]}: was changed while it was read; run the same command again")
 
 
 def _hash(*texts: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import LengthwiseError
-from lengthwise.dataset.options import PlanOptions
+from lengthwise.dataset.options import MAX_LENGTH, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
 from lengthwise.pipeline.measuring import measure, measure_channels
@@ -37,6 +37,7 @@ from lengthwise.transforms.ragged import (
     NULL_SEQUENCE,
     OVERLONG,
     REASONS,
+    TOO_LONG,
     RaggedRows,
     ragged_rows,
 )
@@ -182,7 +183,9 @@ def _usable(
     )
     usable = np.flatnonzero(fates == 0)
     fates[usable[rows.lengths == 0]] = EMPTY
-    if options.max_length is not None and options.overlong in ("error", "drop"):
+    if options.max_length is None:
+        fates[usable[rows.lengths > MAX_LENGTH // options.align * options.align]] = TOO_LONG
+    elif options.overlong in ("error", "drop"):
         fates[usable[rows.lengths > options.max_length]] = OVERLONG
     dropped = [EMPTY, NULL_SEQUENCE] if options.empty == "drop" else []
     dropped += [OVERLONG] if options.overlong == "drop" else []

@@ -32,9 +32,10 @@ REASONS = (
     "empty sequence",
     "overlong sequence",
     "NaN value",
+    "more steps than a record can have",
 )
 NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE = range(1, 6)
-EMPTY, OVERLONG, NOT_A_NUMBER = range(6, 9)
+EMPTY, OVERLONG, NOT_A_NUMBER, TOO_LONG = range(6, 10)
 
 
 @dataclass(frozen=True)
