@@ -9,9 +9,9 @@ For each of the four, from the same Parquet file (`ragged_data.py`), on one core
     tf.data   an epoch of `read_dataset`, batches of 64, after the first one: sequences/s
     NumPy     the same epoch by `as_numpy`: sequences/s
 
-Every figure is of a process of its own, the layouts in turn, in rounds; ratios are taken within a
-round, against strided records without compression. Floats are normal deviates, which gzip cannot
-make smaller, so that of them it saves the padding alone; ids follow Zipf's law.
+All in one process, the layouts in turn, in rounds; ratios are taken within a round, against strided
+records without compression. Floats are normal deviates, which gzip cannot make smaller, so that of
+them it saves the padding alone; ids follow Zipf's law.
 
     python benchmarks/layouts.py --kind both --rounds 3
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -27,13 +28,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Comparison, Side, compare, own, spread
-from process_usage import call_task, run
+from harness import Comparison, Pair, own, spread
+from process_usage import SINGLE_THREAD, Usage, call_task, pinned_to, run
 from rich.console import Console
 from rich.table import Table
 
 SEQUENCE = {"floats": "features", "ids": "tokens"}
-ROWS = {"floats": 24_576, "ids": 98_304}
+ROWS = {"floats": 16_384, "ids": 65_536}
 WARM_UP_ROWS = 2_048
 BATCH_SIZE = 64
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ METRICS = {
 }
 
 
-def measure(kind: str, source: str, warm_up: str, layout: dict[str, Any]) -> dict[str, float]:
+def measure(kind: str, source: str, layout: dict[str, Any]) -> dict[str, float]:
     """Builds and reads one layout; the figures by metric."""
     from lengthwise.dataset import PlanOptions
     from lengthwise.model import read_dataset
@@ -63,7 +64,6 @@ def measure(kind: str, source: str, warm_up: str, layout: dict[str, Any]) -> dic
     options = PlanOptions(num_buckets=8, **layout)
     out = Path(tempfile.mkdtemp(dir=Path(source).parent))
     try:
-        build([warm_up], out / "warm-up", names=names, options=options)
         start = time.process_time()
         manifest = build([source], out / "dataset", names=names, options=options)
         built = time.process_time() - start
@@ -98,7 +98,7 @@ def measure(kind: str, source: str, warm_up: str, layout: dict[str, Any]) -> dic
 
 
 def compare_layouts(kind: str, folder: Path, *, rounds: int, core: int | None) -> Comparison:
-    """Measures all layouts of one kind of data."""
+    """Measures all layouts of one kind of data, in turn, after a warm-up of each."""
     sources = {}
     for rows in (WARM_UP_ROWS, ROWS[kind]):
         sources[rows] = str(folder / f"{kind}-{rows}.parquet")
@@ -107,21 +107,16 @@ def compare_layouts(kind: str, folder: Path, *, rounds: int, core: int | None) -
                 "ragged_data:ensure_file", rows=rows, path=sources[rows], kind=kind, count=rows
             )
         )
-    sides = [
-        Side(
-            name,
-            call_task(
-                "layouts:measure",
-                rows=ROWS[kind],
-                kind=kind,
-                source=sources[ROWS[kind]],
-                warm_up=sources[WARM_UP_ROWS],
-                layout=layout,
-            ),
-        )
-        for name, layout in LAYOUTS.items()
-    ]
-    return compare(sides, METRICS["build, µs/row"], rounds=rounds, core=core)
+    runs: dict[str, list[Pair]] = {name: [] for name in LAYOUTS}
+    with pinned_to(core):
+        for layout in LAYOUTS.values():
+            measure(kind, sources[WARM_UP_ROWS], layout)
+        for number in range(1, rounds + 1):
+            for name, layout in LAYOUTS.items():
+                figures = measure(kind, sources[ROWS[kind]], layout)
+                runs[name].append((Usage(ROWS[kind], 0, 0, 0, 0, figures), None))
+                print(f"round {number}: {kind}, {name}: {figures}", flush=True)
+    return Comparison(METRICS["build, µs/row"], runs)
 
 
 def print_figures(comparison: Comparison, kind: str) -> None:
@@ -148,6 +143,8 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
     options = parser.parse_args()
+    # Read when they are first imported, which the measuring does.
+    os.environ.update(SINGLE_THREAD, TF_CPP_MIN_LOG_LEVEL="3")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in ROWS if options.kind == "both" else [options.kind]:
