@@ -21,7 +21,6 @@ from lengthwise.dataset.options import (
     MAX_LENGTH,
     check_max_lengths,
     check_split_name,
-    one_of,
 )
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
@@ -328,8 +327,9 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
     compression = fields.text("compression", default=NONE)
     if layout not in (STRIDED, CANONICAL):
         raise fields.fail(f"the layout {layout[:40]!r} is neither '{STRIDED}' nor '{CANONICAL}'")
+    if compression not in COMPRESSIONS:
+        raise fields.fail(f"the compression {compression[:40]!r} is none of {COMPRESSIONS}")
     try:
-        one_of("compression", compression, COMPRESSIONS)
         schema = Schema.from_json(fields.objects("schema"))
         check_max_lengths(max_lengths, place="buckets")
         for split in accounts.members:
