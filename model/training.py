@@ -33,10 +33,10 @@ from lengthwise.model.networks import (
     check_network,
     find_builder,
 )
+from lengthwise.model.numpy_reader import as_numpy
 from lengthwise.model.progress import TrainingProgress
-from lengthwise.model.reader import read_dataset
 from lengthwise.model.run import CURVES_NAME, METRICS_NAME, Run, replace_text
-from lengthwise.model.strategies import RunData, is_chief, make_strategy
+from lengthwise.model.strategies import RunData, is_chief, make_strategy, wait_for_all
 from lengthwise.model.task import REGRESS, Task, find_task, load_plan
 
 __all__ = ["TrainResult", "TrainingError", "train"]
@@ -148,6 +148,8 @@ missing); make one with `lengthwise build`
     writes = is_chief(strategy)
     if writes:
         run.create(manifest.root / PLAN_NAME, fresh=fresh)
+    # All take up the same state, so nobody may look for it before it is known to be of this run.
+    wait_for_all(strategy)
     journal = Journal(
         run,
         model,
@@ -210,7 +212,8 @@ def _fit(
         }
     shown = TrainingProgress(
         console,
-        model,
+        # Sums over workers are not for one of them to ask for.
+        model if config.strategy == "none" else None,
         epochs=config.epochs,
         steps_per_epoch=spe,
         done=progress.epoch * spe + progress.step,
@@ -263,7 +266,7 @@ def _measured(
             measured.append(task.label)
     moments = {}
     if measured:
-        batches = read_dataset(
+        batches = as_numpy(
             manifest,
             config.split,
             batch_size=TokenBudget(1 << 16),
@@ -271,10 +274,7 @@ def _measured(
             label=task.label.name,
         )
         moments = feature_moments(
-            (
-                {**features, task.label.name: label}
-                for features, label in batches.as_numpy_iterator()
-            ),
+            ({**features, task.label.name: label} for features, label in batches),
             measured,
             max_steps=_MOMENT_STEPS,
         )
