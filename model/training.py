@@ -118,7 +118,7 @@ missing); make one with `lengthwise build`
     manifest = Manifest.load(dataset_path)
     plan = load_plan(manifest)
     task = find_task(manifest, plan, config)
-    validation_split = _validation_split(manifest, config)
+    validation_split = find_validation_split(manifest, config)
     if manifest.records(config.split) == 0:
         raise InputError(f"{manifest.root}: split '{config.split}' has no rows to train on")
 
@@ -237,15 +237,24 @@ def _fit(
         journal.close()
 
 
-def _validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
-    if config.validation_split is None:
-        there = [s for s in VALIDATION_SPLITS if s in manifest.splits and manifest.records(s)]
-        return there[0] if there and there[0] != config.split else None
-    if manifest.records(config.validation_split) == 0:
+def find_validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
+    """The split that chooses the best epoch; None where there is none.
+
+    Raises:
+        ManifestError: there is no such split, or it has no rows.
+    """
+    split = config.validation_split
+    if split is None:
+        there = [s for s in VALIDATION_SPLITS if s in manifest.splits and s != config.split]
+        if not there:
+            return None
+        split = there[0]
+    if manifest.records(split) == 0:
         raise ManifestError(
-            f"{manifest.root}: split '{config.validation_split}' has no rows to validate on"
+            f"{manifest.root}: split '{split}' has no rows to validate on; build again with a "
+            "larger share for it, or name another with --validation-split"
         )
-    return config.validation_split
+    return split
 
 
 def _measured(
