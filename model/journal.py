@@ -21,6 +21,7 @@ from lengthwise.model.faults import bad_batch
 from lengthwise.model.fit_model import FitModel
 from lengthwise.model.learning_rate import LearningRate
 from lengthwise.model.metrics import better
+from lengthwise.model.progress import number_order
 from lengthwise.model.run import HISTORY_NAME, STATE_NAME, TENSORBOARD_FOLDER, Run, write_table
 from lengthwise.model.strategies import RunData
 
@@ -172,7 +173,7 @@ class Journal(keras.callbacks.Callback):
         self._count_time()
         row = {
             "epoch": epoch + 1,
-            **{name: logs[name] for name in sorted(logs, key=_place_of)},
+            **{name: logs[name] for name in sorted(logs, key=number_order)},
             "learning_rate": float(self.rate(self.fitted.optimizer.iterations)),
             **self._pace,
             "seconds": round(self._epoch_seconds, 3),
@@ -274,9 +275,3 @@ def _scalar_metadata() -> Any:
     metadata.plugin_data.plugin_name = "scalars"
     metadata.data_class = 1  # DATA_CLASS_SCALAR
     return metadata
-
-
-def _place_of(name: str) -> tuple[bool, int]:
-    """Training before validation, and loss before scores; Keras sorts by name."""
-    names = ("loss", "accuracy", "macro_f1", "rmse", "mae")
-    return name.startswith("val_"), names.index(name.removeprefix("val_"))

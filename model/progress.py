@@ -111,7 +111,8 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self.console is not None:
             numbers = describe_numbers(logs or {})
-            self.console.print(f"epoch {epoch + 1}/{self.epochs}  {numbers}", highlight=False)
+            line = f"epoch {epoch + 1}/{self.epochs}  {numbers}"
+            self.console.print(line, highlight=False, soft_wrap=True)
         self._update(completed=self.done)
 
     def _update(self, **changes: Any) -> None:
@@ -136,7 +137,10 @@ def describe_numbers(logs: Mapping[str, Any]) -> str:
         >>> describe_numbers({"accuracy": 0.875, "loss": 0.25, "val_loss": 0.5})
         'loss 0.2500  accuracy 0.8750  val_loss 0.5000'
     """
-    # Keras sorts by name, which would put the validation's loss far from the training's.
-    first = [name for name in ("loss", "accuracy", "macro_f1") if name in logs]
-    names = [*first, *(name for name in logs if name not in first)]
-    return "  ".join(f"{name} {float(logs[name]):.4f}" for name in names)
+    return "  ".join(f"{name} {float(logs[name]):.4f}" for name in sorted(logs, key=number_order))
+
+
+def number_order(name: str) -> tuple[bool, int]:
+    """A key that sorts training before validation, and loss before scores; Keras sorts by name."""
+    names = ("loss", "accuracy", "macro_f1", "rmse", "mae")
+    return name.startswith("val_"), names.index(name.removeprefix("val_"))

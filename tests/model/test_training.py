@@ -130,11 +130,18 @@ def test_training_learns(dataset, trained):
     assert evaluate(result.run.path, dataset, "test")["accuracy"] > 0.8
 
 
-def test_best_epoch_is_that_of_the_least_validation_loss(dataset, trained):
+def test_best_epoch_is_that_of_the_least_validation_loss(dataset, trained, tmp_path):
     result, _ = trained
     losses = [row["val_loss"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmin(losses))
-    numbers = evaluate(result.run.path, dataset, "val", checkpoint="best")
+    # However many replicas it was trained on.
+    folder = shutil.copytree(result.run.path, tmp_path / "run")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"strategy": "none"', '"strategy": "mirrored"')
+    )
+    assert Run.load(folder).config.strategy == "mirrored"
+    numbers = evaluate(folder, dataset, "val", checkpoint="best")
     assert numbers["loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
