@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ make one with `lengthwise train`
         counter.metrics.update_state(terms, features[MASK])
         return terms.real, terms.targets, tf.argmax(terms.outputs, axis=-1)
 
-    data = RunData(manifest, run.config, task.label.name, tf.distribute.get_strategy())
+    # One process measures, on however many the run was trained.
+    config = dataclasses.replace(run.config, strategy="none")
+    data = RunData(manifest, config, task.label.name, tf.distribute.get_strategy())
     for features, labels in data.read(split, shuffle=False):
         max_length = int(features[MASK].shape[1])
         counter.begin(max_length, len(features[MASK]))
