@@ -207,12 +207,13 @@ class StagedRows:
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
             self._dtype = place_dtype(pa.ipc.open_file(units[0][0].data).schema)
-        places = np.concatenate(
-            [
-                np.frombuffer(beside.data, self._dtype, rows, start)
-                for (_, beside), (_, start, rows) in zip(units, references, strict=True)
-            ]
-        )
+        size = self._dtype.itemsize
+        # As bytes: numpy compares the fields of all the parts that it concatenates.
+        parts = [
+            np.frombuffer(beside.data, np.uint8, rows * size, start)
+            for (_, beside), (_, start, rows) in zip(units, references, strict=True)
+        ]
+        places = np.concatenate(parts).view(self._dtype)
         counts = [rows for _, _, rows in references]
         own = np.array([(rows.data.address, rows.data.size) for rows, _ in units])
         other = np.array([(beside.data.address, beside.data.size) for _, beside in units])

@@ -39,6 +39,9 @@ class WrittenFile:
 def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> WrittenFile:
     """Writes framed records to a temporary file, syncs it and renames it.
 
+    The file is on disk then; its name is once the folder is synced too, which is left to whoever
+    writes many files.
+
     Args:
         path: the final name; its folder is made. A file of that name is replaced at once.
         blocks: each (n, stride) uint8, C-contiguous framed records.
@@ -68,7 +71,6 @@ def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> W
                 nbytes += len(data)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return WrittenFile(str(path), records, nbytes, crc)
@@ -169,6 +171,7 @@ def _write_group(
     (max_length, shard), blocks = element
     name = Path(shard_name("", max_length, shard, num_shards)).name
     written = write_shard(os.path.join(folder, name), _in_order_of_content(blocks))
+    sync_folder(folder)
     metrics = beam.metrics.Metrics
     metrics.counter("lengthwise", "records_written").inc(written.records)
     metrics.counter("lengthwise", "bytes_written").inc(written.nbytes)
