@@ -202,7 +202,9 @@ def _exact_sums(flat: np.ndarray, sizes: np.ndarray, largest: float) -> tuple[in
         for first in range(0, len(flat), _BLOCK_VALUES):
             doubles = flat[first : first + _BLOCK_VALUES].astype(np.float64)
             total += int(doubles.sum())
-            squares += int(np.dot(doubles, doubles))
+            # Not by a dot product: BLAS would wake threads that then spin.
+            np.multiply(doubles, doubles, out=doubles)
+            squares += int(doubles.sum())
         return total << _UNIT_EXPONENT, squares << _UNIT_EXPONENT
     sums, squares_ = _row_sums(flat, sizes)
     return exact_sum(sums), exact_sum(squares_)
