@@ -22,12 +22,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import CPU_PER_ROW, USER_PER_ROW, Comparison, Side, compare, print_comparison
+from lengthwise_build import build_task, columns, planned_max_lengths, source_file
 from process_usage import Task, call_task, pinned_to, run
 
-SEQUENCE = {"floats": "features", "ids": "tokens"}
 BUCKETS = 8
 CHECKED_ROWS = 4_096
 
@@ -39,11 +38,6 @@ ROWS = {
 }
 
 _OBVIOUS = (sys.executable, str(Path(__file__).with_name("obvious_pipeline.py")))
-_LENGTHWISE = (
-    sys.executable,
-    "-c",
-    "import sys; from lengthwise.pipeline.commands import main; sys.exit(main())",
-)
 
 
 @dataclass(frozen=True)
@@ -53,34 +47,21 @@ class Contest:
     kind: str
     folder: Path
 
-    def source(self, rows: int) -> Path:
-        """The input; it stays in the folder for the next time."""
-        path = self.folder / f"{self.kind}-{rows}.parquet"
-        # In another process: what this one has in memory is counted to those that it starts.
-        task = call_task(
-            "ragged_data:ensure_file", rows=rows, path=str(path), kind=self.kind, count=rows
-        )
-        run(task)
-        return path
-
     def output(self, side: str) -> Path:
         return self.folder / f"{self.kind}-{side}"
 
     def obvious(self, rows: int, max_lengths: str) -> Task:
         """The obvious pipeline, which is told the boundaries."""
         output = self.output("obvious")
-        argv = [*_OBVIOUS, str(self.source(rows)), str(output), *self._columns]
+        source = source_file(self.folder, self.kind, rows)
+        argv = [*_OBVIOUS, str(source), str(output), *columns(self.kind)]
         return Task([*argv, "--max-lengths", max_lengths], rows, fresh=[output])
 
     def lengthwise(self, rows: int, *options: str) -> Task:
         """The whole of `lengthwise build`."""
+        source = source_file(self.folder, self.kind, rows)
         output = self.output("lengthwise")
-        argv = [*_LENGTHWISE, "build", str(self.source(rows)), str(output), *self._columns]
-        return Task([*argv, "--workers", "1", *options], rows, fresh=[output])
-
-    @property
-    def _columns(self) -> list[str]:
-        return ["--sequence", SEQUENCE[self.kind], "--label", "label"]
+        return build_task(source, output, self.kind, rows, "--workers", "1", *options)
 
 
 def measure(
@@ -136,12 +117,6 @@ def check_same_records(contest: Contest, max_lengths: str) -> None:
     )
     if found.own["records"] != CHECKED_ROWS:
         raise RuntimeError(f"{found.own['records']} records were made of {CHECKED_ROWS} rows")
-
-
-def planned_max_lengths(output: Path) -> str:
-    """The boundaries of a dataset, by commas."""
-    plan: dict[str, Any] = json.loads((output / "plan.json").read_text())
-    return ",".join(str(max_length) for max_length in plan["max_lengths"])
 
 
 def main() -> None:

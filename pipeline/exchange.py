@@ -38,7 +38,7 @@ from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
 from lengthwise.transforms.ragged import RaggedRows
 from lengthwise.transforms.row_keys import assign_shards
-from lengthwise.transforms.row_places import gather_rows, places_of
+from lengthwise.transforms.row_places import concat_places, gather_rows, places_of, take_places
 from lengthwise.transforms.writing import write_shard
 
 # Bytes of records that are encoded at once.
@@ -166,13 +166,13 @@ def write_shard_of(
     count = job.counts[split, max_length]
     # What places refer to lives as long as `_held`.
     places, _held = _places_of_shard(sorted(references), job, staged, scattered=count > 1)
-    places = places[_order(places)]
+    order = _order(places)
     layout = job.plan.layout(max_length)
     block_rows = max(1, _BLOCK_BYTES // layout.stride)
 
     def blocks() -> Iterator[np.ndarray | FramedRecords]:
-        for first in range(0, len(places), block_rows):
-            block = gather_rows(places[first : first + block_rows])
+        for first in range(0, len(order), block_rows):
+            block = gather_rows(take_places(places, order[first : first + block_rows]))
             rows = unpack_rows(block, job.plan.schema, job.storage)
             yield encode_block(
                 finished(rows, job.plan),
@@ -197,7 +197,7 @@ def _places_of_shard(
     """The places of the rows of a shard, in the order of the input, and what they refer to."""
     if job.exchange == "engine":
         blocks = [_from_bytes(block) for _, block in references]
-        return np.concatenate([places_of(rows) for rows in blocks]), blocks
+        return concat_places([places_of(rows) for rows in blocks]), blocks
     return staged.places(references, scattered=scattered)
 
 
@@ -208,8 +208,9 @@ def _order(places: np.ndarray) -> np.ndarray:
     lengths break the tie, then their order in the input, which the chunks keep for equal lengths.
     """
     keys = places[KEY]
-    order = np.argsort(keys, kind="stable")
-    if (keys[order[1:]] == keys[order[:-1]]).any():
+    order = np.argsort(keys)
+    in_order = keys[order]
+    if (in_order[1:] == in_order[:-1]).any():
         return np.lexsort((places[LENGTH], keys))
     return order
 

@@ -244,4 +244,7 @@ def _filled(rows: RaggedRows, job: IngestJob) -> RaggedRows:
 def _sorted_by_length(
     packed: pa.RecordBatch, lengths: np.ndarray, splits: np.ndarray
 ) -> pa.RecordBatch:
-    return packed.take(pa.array(np.lexsort((lengths, splits))))
+    combined = splits.astype(np.int64) * (int(lengths.max()) + 1) + lengths
+    # Sorting integers of sixteen bits takes a fraction of the time.
+    small = combined.astype(np.uint16) if combined.max() < 1 << 16 else combined
+    return packed.take(pa.array(np.argsort(small, kind="stable")))

@@ -26,10 +26,12 @@ from lengthwise.dataset.errors import OutputError
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
     bytes_of,
+    concat_places,
     gather_rows,
     place_dtype,
     places_of,
     spans_of,
+    take_places,
 )
 from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
@@ -37,7 +39,7 @@ from lengthwise.transforms.writing import TEMPORARY_PREFIX
 _MAPPED_UNITS = 128
 # Bytes of rows that are copied before their pages are let go of: the kernel maps up to sixteen
 # pages for one that is touched, and all of them count as memory of the process.
-_TOUCHED_BYTES = 16 << 20
+_TOUCHED_BYTES = 4 << 20
 
 
 # Number of a unit, first place in its file of places, number of places.
@@ -146,7 +148,7 @@ def by_shard(
     distinct, firsts = np.unique(number[order], return_index=True)
     ends = [*firsts[1:].tolist(), len(number)]
     runs = list(zip(distinct.tolist(), firsts.tolist(), ends, strict=False))
-    return np.concatenate(places)[kept[order]], runs
+    return take_places(concat_places(places), kept[order]), runs
 
 
 class StagedRows:
@@ -189,7 +191,7 @@ class StagedRows:
             for first in range(0, len(references), _MAPPED_UNITS)
             for part in self._parts(references[first : first + _MAPPED_UNITS])
         ]
-        return np.concatenate([places_of(rows) for rows in copies]), copies
+        return concat_places([places_of(rows) for rows in copies]), copies
 
     def _parts(self, references: Sequence[Reference]) -> Iterator[np.ndarray]:
         """Places of about `_TOUCHED_BYTES` of rows at a time."""
@@ -207,7 +209,7 @@ class StagedRows:
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
             self._dtype = place_dtype(pa.ipc.open_file(units[0][0].data).schema)
-        places = np.concatenate(
+        places = concat_places(
             [
                 np.frombuffer(beside.data, self._dtype, rows, start)
                 for (_, beside), (_, start, rows) in zip(units, references, strict=True)

@@ -171,17 +171,43 @@ def summarize(
             return Summary(missing=steps * feature.size)
         low, high, count = numbers.min(), numbers.max(), len(numbers)
         values = np.nan_to_num(values, nan=0.0)
-    sums, squares = _row_sums(values.reshape(-1), np.asarray(lengths) * feature.size)
+    sizes = np.asarray(lengths) * feature.size
+    total, squares = _exact_sums(values.reshape(-1), sizes, max(abs(low.item()), abs(high.item())))
     counted = feature.label and feature.dtype == "int64"
     return Summary(
         count=count,
         missing=steps * feature.size - count,
-        total=exact_sum(sums),
-        squares=exact_sum(squares),
+        total=total,
+        squares=squares,
         low=low.item(),
         high=high.item(),
         values=_bounded(_value_counts(seen)) if counted else {},
     )
+
+
+def _exact_sums(flat: np.ndarray, sizes: np.ndarray, largest: float) -> tuple[int, int]:
+    """Exact sums, in units of 2**-1074, of rows' sums of values and of squares.
+
+    Args:
+        flat: values of all rows.
+        sizes: (n,) values of each row.
+        largest: the greatest magnitude of a value.
+    """
+    if (
+        flat.dtype.kind in "iub"
+        and largest * largest * max(int(sizes.max()), _BLOCK_VALUES) < 2**53
+    ):
+        # Sums of integers below 2**53 are exact in any order, so rows need not be told apart.
+        total = squares = 0
+        for first in range(0, len(flat), _BLOCK_VALUES):
+            doubles = flat[first : first + _BLOCK_VALUES].astype(np.float64)
+            total += int(doubles.sum())
+            # Not by a dot product: BLAS would wake threads that then spin.
+            np.multiply(doubles, doubles, out=doubles)
+            squares += int(doubles.sum())
+        return total << _UNIT_EXPONENT, squares << _UNIT_EXPONENT
+    sums, squares_ = _row_sums(flat, sizes)
+    return exact_sum(sums), exact_sum(squares_)
 
 
 def _row_sums(flat: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

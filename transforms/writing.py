@@ -47,6 +47,9 @@ def write_shard(
 ) -> WrittenFile:
     """Writes framed records to a temporary file, syncs it and renames it.
 
+    The file is on disk then; its name is once the folder is synced too, which is left to whoever
+    writes many files.
+
     Args:
         path: the final name; its folder is made. A file of that name is replaced at once.
         blocks: framed records, each (n, stride) uint8, C-contiguous, or `FramedRecords`.
@@ -82,7 +85,6 @@ def write_shard(
             nbytes += len(data)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return WrittenFile(str(path), records, nbytes, crc)
@@ -196,6 +198,7 @@ def _write_group(
     name = Path(shard_name("", max_length, shard, num_shards, compression=compression)).name
     ordered = _in_order_of_content(blocks)
     written = write_shard(os.path.join(folder, name), ordered, compression=compression)
+    sync_folder(folder)
     metrics = beam.metrics.Metrics
     metrics.counter("lengthwise", "records_written").inc(written.records)
     metrics.counter("lengthwise", "bytes_written").inc(written.nbytes)

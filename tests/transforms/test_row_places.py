@@ -5,7 +5,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lengthwise.transforms.row_places import bytes_of, gather_rows, place_dtype, places_of
+from lengthwise.transforms.row_places import (
+    bytes_of,
+    concat_places,
+    gather_rows,
+    place_dtype,
+    places_of,
+    take_places,
+)
 
 _SCHEMA = pa.schema(
     {
@@ -39,10 +46,10 @@ def test_gathered_rows_are_the_rows_of_the_batches(data):
         first = data.draw(st.integers(0, batch.num_rows))
         batches.append(batch.slice(first))
         rows += batches[-1].to_pylist()
-    places = np.concatenate([places_of(batch) for batch in batches])
+    places = concat_places([places_of(batch) for batch in batches])
     order = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12) if rows else st.just([]))
 
-    gathered = gather_rows(places[np.array(order, int)])
+    gathered = gather_rows(take_places(places, np.array(order, int)))
 
     assert gathered.schema == _SCHEMA
     gathered.validate(full=True)

@@ -238,3 +238,29 @@ def test_a_summary_of_nothing_changes_nothing():
     summary = summary_of([[1.0, None], [2.0]])
 
     assert summary.merged(Summary()) == Summary().merged(summary) == summary
+
+
+@given(st.lists(st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=6), min_size=1))
+def test_integers_are_added_exactly(rows):
+    summary = summary_of(rows, TOKENS, np.int32)
+    values = [value for row in rows for value in row]
+
+    assert summary.total == sum(values) << 1074
+    assert summary.squares == sum(value * value for value in values) << 1074
+
+
+@pytest.mark.parametrize("largest", [2**18, 2**40])
+def test_integers_are_added_the_same_way_alone_and_together(largest):
+    # The larger ones do not fit into what doubles add exactly.
+    values = np.random.default_rng(0).integers(-largest, largest, 300_000)
+    rows = np.full(3_000, 100)
+    whole = summarize(values, rows, TOKENS)
+    parts = [
+        summarize(values[first : first + 100], np.array([100]), TOKENS)
+        for first in range(0, 300_000, 100)
+    ]
+    merged = Summary()
+    for part in parts:
+        merged = merged.merged(part)
+
+    assert (merged.total, merged.squares) == (whole.total, whole.squares)
