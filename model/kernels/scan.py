@@ -7,28 +7,35 @@ one to two seconds), and its gradients can be differentiated as often as one lik
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from lengthwise.model.kernels.direction import Direction, run_each
 from lengthwise.model.kernels.steps import RealSteps
 from lengthwise.model.masking import zero_masked_steps
 
 
-def scan_lstm(
-    inputs: tf.Tensor,
+def scan_lstms(
+    directions: Sequence[Direction],
     steps: RealSteps,
-    weights: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
-    state: tuple[tf.Tensor, tf.Tensor],
+    backwards: Sequence[bool],
     *,
-    backward: bool,
     sequences: bool,
     states: bool,
     training: bool = True,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One direction of an LSTM over the real steps of a batch; arguments as of `packed_lstm`."""
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Directions of an LSTM over the real steps of a batch; see `packed_lstms`."""
     del states, training  # they would change nothing here
-    kernel, recurrent, bias = weights
+    return run_each(scan_lstm, directions, backwards, steps=steps, sequences=sequences)
+
+
+def scan_lstm(
+    direction: Direction, steps: RealSteps, *, backward: bool, sequences: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One direction of an LSTM; arguments and results as of `segmented_lstm`."""
+    inputs, kernel, recurrent, bias, *state = direction
     batch, total = tf.unstack(tf.shape(inputs)[:2])
     units: Any = recurrent.shape[0]
     time_major = tf.transpose(zero_masked_steps(inputs, steps.mask), [1, 0, 2])  # (T, B, D)
