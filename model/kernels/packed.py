@@ -19,6 +19,8 @@ from lengthwise.model.kernels.segments import segmented_lstm
 from lengthwise.model.kernels.shrinking import shrinking_lstms
 from lengthwise.model.kernels.steps import RealSteps
 
+_PARTS = 4
+
 
 def packed_lstms(
     directions: Sequence[Direction],
@@ -54,5 +56,12 @@ def packed_lstms(
             directions, steps, backwards, sequences=sequences, states=states, training=training
         )
     return run_each(
-        segmented_lstm, directions, backwards, steps=steps, sequences=sequences, states=states
+        segmented_lstm,
+        directions,
+        backwards,
+        steps=steps,
+        sequences=sequences,
+        states=states,
+        # Layers that take rectangles in inference only are wide enough for memory to matter.
+        parts=_PARTS if takes_loop(units, training=True) else 1,
     )

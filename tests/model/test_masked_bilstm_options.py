@@ -323,7 +323,8 @@ def test_gradients_in_half_precision_are_those_of_float32(dtype, units):
     for policy in (dtype, "float32"):
         layer = MaskedBiLSTM(units, return_sequences=True, dtype=policy)
         layer.build((None, None, WIDTH))
-        layer.set_weights([np.linspace(-0.2, 0.2, w.size).reshape(w.shape) for w in layer.weights])
+        shapes = [weight.shape for weight in layer.weights]
+        layer.set_weights([np.linspace(-0.2, 0.2, np.prod(s)).reshape(s) for s in shapes])
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(tf.cast(layer(steps(), mask=MASK, training=True), "float32"))
         found.append(tape.gradient(total, [w.value for w in layer.trainable_variables]))
