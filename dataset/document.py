@@ -116,6 +116,10 @@ class Fields:
             return default
         return self.take(name, str)
 
+    def optional_text(self, name: str) -> str | None:
+        """A string; None where there is none, or null."""
+        return None if self.members.get(name) is None else self.text(name)
+
     def nested(self, name: str) -> Fields:
         """A member that is itself an object."""
         place = f"{self.place}: {name if _is_short(name) else _key(name)}"

@@ -41,7 +41,7 @@ class PlanOptions:
         max_length: rows with more steps are overlong; None allows any length.
         overlong: what becomes of overlong rows, one of `OVERLONG`.
         overlap: steps that a piece of an overlong row shares with the one before; with `split`.
-        empty: what becomes of rows without a step, `drop` or `error`.
+        empty: what becomes of rows without a step, null or empty, `drop` or `error`.
         splits: name -> fraction of the rows; the fractions add up to 1.
         seed: of the row keys, which decide split, shard and order.
         shard_size: bytes that a shard should take at most on average.

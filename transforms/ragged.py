@@ -32,9 +32,10 @@ REASONS = (
     "empty sequence",
     "overlong sequence",
     "NaN value",
+    "more steps than a record can have",
 )
 NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE = range(1, 6)
-EMPTY, OVERLONG, NOT_A_NUMBER = range(6, 9)
+EMPTY, OVERLONG, NOT_A_NUMBER, TOO_LONG = range(6, 10)
 
 
 @dataclass(frozen=True)
@@ -252,23 +253,28 @@ def _leaf_dtype(type_: pa.DataType) -> np.dtype:
 
 
 def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
-    """(n,) uint8: faults that can be seen without looking at the steps."""
+    """(n,) uint8: faults that can be seen without looking at the steps.
+
+    A null sequence has no steps. Beside one that has steps, it is one of another length.
+    """
     faults = np.zeros(batch.num_rows, np.uint8)
     lengths = None
-    for feature in schema.features:
+    unequal = np.zeros(batch.num_rows, np.bool_)
+    for feature in schema.sequences:
         column = batch.column(feature.name)
-        if not feature.sequence:
-            _, missing = _leaf(column, feature.size)
-            if missing is not None:
-                faults[missing.any(axis=1)] = NULL_CONTEXT
-            continue
-        if column.null_count:
-            faults[column.is_null().to_numpy(zero_copy_only=False)] = NULL_SEQUENCE
         own = np.diff(column.offsets.to_numpy())
-        if lengths is None:
-            lengths = own
-        else:
-            faults[(own != lengths) & (faults == 0)] = UNEQUAL_LENGTHS
+        if column.null_count:
+            null = column.is_null().to_numpy(zero_copy_only=False)
+            # What a null list spans in Arrow's buffers is nobody's.
+            own = np.where(null, 0, own)
+            faults[null] = NULL_SEQUENCE
+        lengths = own if lengths is None else lengths
+        unequal |= own != lengths
+    faults[unequal] = UNEQUAL_LENGTHS
+    for feature in schema.contexts:
+        _, missing = _leaf(batch.column(feature.name), feature.size)
+        if missing is not None:
+            faults[missing.any(axis=1)] = NULL_CONTEXT
     return faults
 
 

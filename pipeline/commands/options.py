@@ -217,7 +217,7 @@ _PLANNING = (
         type=click.Choice(["drop", "error"]),
         default="drop",
         show_default=True,
-        help="What becomes of rows without a step.",
+        help="What becomes of rows without a step, null or empty.",
     ),
     click.option(
         "--split",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import random
 import signal
@@ -167,3 +168,47 @@ def test_two_builds_into_one_folder_at_once_are_refused(two_files, tmp_path):
         assert (out / STAGING_NAME / "lock").exists()
     finally:
         first.remove()
+
+
+def test_documents_that_a_killed_commit_left_without_a_name_are_swept(
+    two_files, tmp_path, reference
+):
+    out = tmp_path / "reference"
+    for folder in ("", "vocabulary", "rejected"):
+        (out / folder).mkdir(exist_ok=True)
+        (out / folder / f".tmp-{'0123456789abcdef' * 2}").write_text("half")
+    (out / "rejected" / ".tmp-part-00000.parquet").write_text("half")
+    (out / ".tmp-of-somebody-else").write_text("whole")
+    build(two_files, out, names=NAMES, options=OPTIONS)
+    assert (out / ".tmp-of-somebody-else").read_text() == "whole"
+    (out / ".tmp-of-somebody-else").unlink()
+    assert folder_digest(out) == reference
+    assert not (out / "vocabulary").exists() and not (out / "rejected").exists()
+
+
+def test_space_is_asked_for_only_for_shards_that_are_still_to_be_written(
+    two_files, tmp_path, reference, monkeypatch
+):
+    from lengthwise.pipeline import building
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "commit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(two_files, out, names=NAMES, options=OPTIONS)
+    shards = sorted((out / STAGING_NAME).rglob("*.tfrecord"))
+    lost = shards[0].stat().st_size
+    shards[0].unlink()
+    # Room for the shard that is lost, and for none of those that are there.
+    usage = collections.namedtuple("usage", ("total", "used", "free"))
+    with monkeypatch.context() as patched:
+        patched.setattr(building.shutil, "disk_usage", lambda _: usage(0, 0, lost - 1))
+        with pytest.raises(OutputError, match=f"the shards take {lost:,} bytes"):
+            build(two_files, out, names=NAMES, options=OPTIONS)
+    with monkeypatch.context() as patched:
+        patched.setattr(building.shutil, "disk_usage", lambda _: usage(0, 0, lost))
+        build(two_files, out, names=NAMES, options=OPTIONS)
+    assert folder_digest(out) == reference
