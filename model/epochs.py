@@ -32,6 +32,7 @@ class Epochs:
     ) -> None:
         manifest = path if isinstance(path, Manifest) else Manifest.load(path)
         self.options = options
+        self.padding = manifest.padding
         self.decoder = BatchDecoder(
             manifest.schema,
             label=options.label,

@@ -237,9 +237,12 @@ def _without_padding(streams: BatchStreams, values: dict[str, tf.Tensor]) -> dic
     """Sequences and whatever else has a step axis as RaggedTensors."""
     specs = streams.epochs.decoder.specs(-1)
     # Any, because TensorFlow's stubs do not know all of it.
-    ragged: Any = tf.RaggedTensor
+    ragged: Any = tf.ragged
+    slots = tf.sequence_mask(values[LENGTH], tf.shape(values[MASK])[1])
+    if streams.epochs.padding == "left":
+        slots = slots[:, ::-1]
     return {
-        name: ragged.from_tensor(value, lengths=values[LENGTH])
+        name: ragged.boolean_mask(value, slots)
         if name == MASK or -1 in specs[name][1][:1]
         else value
         for name, value in values.items()
