@@ -88,8 +88,8 @@ def measure(path: str) -> dict[str, float]:
     gathered = []
     read_together = Epochs.read_together
 
-    def count(self: Any, epoch: int, chosen: np.ndarray) -> list[np.ndarray]:
-        arrays = read_together(self, epoch, chosen)
+    def count(self: Any, epoch: int, steps: np.ndarray) -> list[np.ndarray]:
+        arrays = read_together(self, epoch, steps)
         gathered.append(len(arrays[0]))
         return arrays
 
