@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     )
     from lengthwise.model.masking import mask_from_length
     from lengthwise.model.mixing import mix_datasets
-    from lengthwise.model.networks import NetworkInput, build_classifier
+    from lengthwise.model.networks import NetworkInput, NetworkOutput, build_network
     from lengthwise.model.numpy_reader import as_numpy, open_rows
     from lengthwise.model.online import bucket_by_sequence_length, sort_by_length_in_pools
     from lengthwise.model.reader import read_dataset
     from lengthwise.model.replicas import distribute_dataset
     from lengthwise.model.run import Run
-    from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
+    from lengthwise.model.task import Task
+    from lengthwise.model.torch_reader import (
+        from_packed_sequence,
+        to_packed_sequence,
+        torch_batches,
+    )
     from lengthwise.model.training import TrainResult, train
 
 # The module of every name; tests/test_exports.py holds it to the imports above.
@@ -47,13 +52,14 @@ _MODULES = {
     ),
     "masking": ("mask_from_length",),
     "mixing": ("mix_datasets",),
-    "networks": ("NetworkInput", "build_classifier"),
+    "networks": ("NetworkInput", "NetworkOutput", "build_network"),
     "numpy_reader": ("as_numpy", "open_rows"),
     "online": ("bucket_by_sequence_length", "sort_by_length_in_pools"),
     "reader": ("read_dataset",),
     "replicas": ("distribute_dataset",),
     "run": ("Run",),
-    "torch_reader": ("to_packed_sequence", "torch_batches"),
+    "task": ("Task",),
+    "torch_reader": ("from_packed_sequence", "to_packed_sequence", "torch_batches"),
     "training": ("TrainResult", "train"),
 }
 
@@ -67,18 +73,21 @@ __all__ = [
     "MaxPooling",
     "MeanPooling",
     "NetworkInput",
+    "NetworkOutput",
     "Run",
+    "Task",
     "TokenBudget",
     "TrainConfig",
     "TrainResult",
     "as_numpy",
     "bucket_by_sequence_length",
-    "build_classifier",
+    "build_network",
     "check_masks",
     "check_model_file",
     "distribute_dataset",
     "evaluate",
     "find_batch_sizes",
+    "from_packed_sequence",
     "mask_from_length",
     "mix_datasets",
     "open_rows",
