@@ -110,7 +110,9 @@ def write_evaluation(
         folder / METRICS_NAME, to_json({"split": split, "checkpoint": checkpoint, **numbers})
     )
     write_table(folder / "buckets.csv", report["buckets"])
-    plot_buckets(folder / "buckets.png", report["buckets"], title=f"{split}, by length")
+    plot_buckets(
+        folder / "buckets.png", report["buckets"], title=f"{split}: numbers by length, rows above"
+    )
     if "classes" in report:
         write_table(folder / "classes.csv", report["classes"])
     if "confusion" in report:
