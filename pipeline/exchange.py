@@ -165,7 +165,7 @@ def write_shard_of(
     split, max_length, index = shard
     count = job.counts[split, max_length]
     # What places refer to lives as long as `_held`.
-    places, _held = _places_of_shard(sorted(references), job, staged, scattered=count > 1)
+    places, _held = _places_of_shard(sorted(references), job, staged)
     order = _order(places)
     layout = job.plan.layout(max_length)
     block_rows = max(1, _BLOCK_BYTES // layout.stride)
@@ -192,13 +192,13 @@ def write_shard_of(
 
 
 def _places_of_shard(
-    references: list[Any], job: ExchangeJob, staged: StagedRows, *, scattered: bool
+    references: list[Any], job: ExchangeJob, staged: StagedRows
 ) -> tuple[np.ndarray, list[Any]]:
     """The places of the rows of a shard, in the order of the input, and what they refer to."""
     if job.exchange == "engine":
         blocks = [_from_bytes(block) for _, block in references]
         return concat_places([places_of(rows) for rows in blocks]), blocks
-    return staged.places(references, scattered=scattered)
+    return staged.places(references)
 
 
 def _order(places: np.ndarray) -> np.ndarray:

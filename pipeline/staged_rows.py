@@ -37,9 +37,9 @@ from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Units that are mapped at once: each takes two file descriptors.
 _MAPPED_UNITS = 128
-# Bytes of rows that are copied before their pages are let go of: the kernel maps up to sixteen
-# pages for one that is touched, and all of them count as memory of the process.
-_TOUCHED_BYTES = 4 << 20
+# Bytes of rows that are copied before their pages are let go of: for one page that is touched the
+# kernel maps many around it, and all of them count as memory of the process.
+_TOUCHED_BYTES = 2 << 20
 
 
 # Number of a unit, first place in its file of places, number of places.
@@ -166,16 +166,14 @@ class StagedRows:
         self._dtype: np.dtype | None = None
         self._touched = 0
 
-    def places(
-        self, references: Sequence[Reference], *, scattered: bool
-    ) -> tuple[np.ndarray, list[Any]]:
+    def places(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
         """Finds the rows of a shard.
+
+        Unless they are few, they are copied, unit by unit as they lie on disk: what a process has
+        in memory is then the rows of one shard, and not all that lies between them.
 
         Args:
             references: at least one, in the order of units.
-            scattered: whether rows of other shards lie between those of this one. Such rows are
-                copied unless they are few, unit by unit as they lie on disk; rows in one piece are
-                left where they are.
 
         Returns:
             Places in the order of units and chunks, and what must be kept as long as they are used.
@@ -183,7 +181,7 @@ class StagedRows:
         if len(references) <= _MAPPED_UNITS:
             places, files = self._located(references)
             nbytes = bytes_of(places)
-            if not scattered or nbytes <= _TOUCHED_BYTES:
+            if nbytes <= _TOUCHED_BYTES:
                 self._touched += nbytes
                 return places, files
         copies = [
@@ -200,12 +198,12 @@ class StagedRows:
         for first in range(0, len(places), rows):
             part = places[first : first + rows]
             yield part
-            self._touched += bytes_of(part)
             self._let_go()
 
     def _located(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
         """Places with addresses, and the mapped files that these lie in."""
-        self._let_go()
+        if self._touched > _TOUCHED_BYTES:
+            self._let_go()
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
             self._dtype = place_dtype(pa.ipc.open_file(units[0][0].data).schema)
@@ -244,8 +242,7 @@ class StagedRows:
         return self._units[number]
 
     def _let_go(self) -> None:
-        if self._touched > _TOUCHED_BYTES:
-            for files in self._units.values():
-                for file in files:
-                    file.let_go()
-            self._touched = 0
+        for files in self._units.values():
+            for file in files:
+                file.let_go()
+        self._touched = 0
