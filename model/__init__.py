@@ -7,11 +7,12 @@ from lengthwise.model.evaluation import evaluate
 from lengthwise.model.masked_bilstm import MaskedBiLSTM
 from lengthwise.model.masked_lstm import MaskedLSTM
 from lengthwise.model.masking import mask_from_length
-from lengthwise.model.networks import NetworkInput, build_classifier
+from lengthwise.model.networks import NetworkInput, NetworkOutput, build_network
 from lengthwise.model.pooling import AttentionPooling, LastStepPooling, MaxPooling, MeanPooling
 from lengthwise.model.reader import read_dataset
 from lengthwise.model.run import Run
 from lengthwise.model.stack import MaskedBiLSTMStack
+from lengthwise.model.task import Task
 from lengthwise.model.training import TrainResult, train
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "MaxPooling",
     "MeanPooling",
     "NetworkInput",
+    "NetworkOutput",
     "Run",
+    "Task",
     "TokenBudget",
     "TrainConfig",
     "TrainResult",
-    "build_classifier",
+    "build_network",
     "check_masks",
     "check_model_file",
     "evaluate",

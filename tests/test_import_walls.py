@@ -22,14 +22,8 @@ MAY_IMPORT = {
         *("numpy", "pyarrow", "crc32c", "apache_beam", "click", "rich"),
     },
     "model": {
-        "lengthwise.dataset",
-        "numpy",
-        "pyarrow",
-        "crc32c",
-        "tensorflow",
-        "keras",
-        "rich",
-        "torch",
+        *("lengthwise.dataset", "numpy", "pyarrow", "crc32c", "tensorflow", "keras"),
+        *("matplotlib", "rich", "torch", "yaml"),
     },
 }
 
