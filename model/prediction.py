@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,16 @@ from lengthwise.model.serving import REASON, Serving
 _TABLE_ROWS = 1 << 14
 _BATCH_ROWS = 256
 _BATCH_SLOTS = 1 << 15
+
+
+def use_one_thread() -> None:
+    """Makes the last bits of predictions the same however many cores there are.
+
+    TensorFlow adds up some products in an order that depends on the number of threads. Does
+    nothing in a process that has used TensorFlow before.
+    """
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 class Predictor:
