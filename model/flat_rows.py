@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class FlatRows:
         contexts: feature per row -> (n, *shape).
         words: feature of strings -> its different strings; its values are positions in them.
         observed: (N,) bool, False at steps that are null. A NaN is not looked at here.
+        elements: sequence with a mask of elements -> (N, *shape) bool, False at those that are
+            null, instead of `observed`.
     """
 
     lengths: np.ndarray
@@ -31,6 +33,7 @@ class FlatRows:
     contexts: Mapping[str, np.ndarray]
     words: Mapping[str, np.ndarray]
     observed: np.ndarray
+    elements: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -47,6 +50,7 @@ class FlatRows:
             {name: values[rows] for name, values in self.contexts.items()},
             self.words,
             self.observed[steps],
+            {name: flat[steps] for name, flat in self.elements.items()},
         )
 
 
@@ -90,12 +94,15 @@ def as_table(rows: Any, inputs: Sequence[Feature]) -> pa.Table:
     return rows.select([feature.name for feature in inputs])
 
 
-def flat_rows(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> tuple[FlatRows, np.ndarray]:
+def flat_rows(
+    batch: pa.RecordBatch, inputs: Sequence[Feature], element_masked: Container[str] = ()
+) -> tuple[FlatRows, np.ndarray]:
     """Takes rows out of Arrow columns.
 
     Args:
         batch: the columns, as `as_table` checked them.
         inputs: the features.
+        element_masked: names of those whose elements can be missing by themselves.
 
     Returns:
         The rows without faults that show in Arrow alone, in order; and the fault of every row of
@@ -117,14 +124,14 @@ def flat_rows(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> tuple[FlatRow
         batch = batch.take(pa.array(np.flatnonzero(faults == 0)))
     lengths = np.zeros(batch.num_rows, np.int64)
     observed = np.ones(0, np.bool_)
-    steps, contexts, words = {}, {}, {}
+    steps, contexts, words, elements = {}, {}, {}, {}
     for feature in inputs:
         column = batch.column(feature.name)
         if feature.sequence:
             offsets = column.offsets.to_numpy().astype(np.int64)
             lengths = np.diff(offsets)
             column = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-        leaf, missing = _leaf(column)
+        leaf, missing = _leaf(column, feature.size)
         values = _numbers(leaf, feature, words).reshape(len(column), *feature.shape)
         if not feature.sequence:
             contexts[feature.name] = values
@@ -132,9 +139,12 @@ def flat_rows(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> tuple[FlatRow
         if not steps:
             observed = np.ones(len(column), np.bool_)
         steps[feature.name] = values
-        if missing is not None:
-            observed &= ~missing
-    return FlatRows(lengths, steps, contexts, words, observed), faults
+        if feature.name in element_masked:
+            missing = np.zeros(values.shape) if missing is None else missing
+            elements[feature.name] = ~missing.reshape(values.shape).astype(np.bool_)
+        elif missing is not None:
+            observed &= ~missing.any(axis=1)
+    return FlatRows(lengths, steps, contexts, words, observed, elements), faults
 
 
 def _table_of_dicts(rows: Any, inputs: Sequence[Feature]) -> pa.Table:
@@ -209,9 +219,9 @@ def _null_faults(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> np.ndarray
     for feature in inputs:
         column = batch.column(feature.name)
         if not feature.sequence:
-            _, null = _leaf(column)
+            _, null = _leaf(column, feature.size)
             if null is not None:
-                faults[null] = NULL_CONTEXT
+                faults[null.any(axis=1)] = NULL_CONTEXT
             continue
         if column.null_count:
             faults[column.is_null().to_numpy(zero_copy_only=False)] = NULL_SEQUENCE
@@ -223,19 +233,21 @@ def _null_faults(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> np.ndarray
     return faults
 
 
-def _leaf(items: Any) -> tuple[Any, np.ndarray | None]:
-    """The innermost values of nested fixed-size lists, nulls in place; and (n,) bool, True where an
-    item or anything in it is null, None where nothing is.
+def _leaf(items: Any, size: int) -> tuple[Any, np.ndarray | None]:
+    """The innermost values of (n,) nested fixed-size lists, nulls in place, and which are null.
+
+    Those are (n, size) bool, True where a value or a list around it is; None where nothing is.
     """
     n, missing = len(items), None
     while True:
         if items.null_count:
-            null = items.is_null().to_numpy(zero_copy_only=False).reshape(n, -1).any(axis=1)
+            null = items.is_null().to_numpy(zero_copy_only=False)
+            null = np.repeat(null, n * size // len(null)).reshape(n, size)
             missing = null if missing is None else missing | null
         if not pa.types.is_fixed_size_list(items.type):
             return items, missing
-        size = items.type.list_size
-        items = items.values.slice(items.offset * size, len(items) * size)
+        inner = items.type.list_size
+        items = items.values.slice(items.offset * inner, len(items) * inner)
 
 
 def _numbers(leaf: Any, feature: Feature, words: dict[str, np.ndarray]) -> np.ndarray:

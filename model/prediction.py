@@ -14,7 +14,7 @@ from lengthwise.dataset import Feature, Plan
 from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.model.answers import Answers
 from lengthwise.model.flat_rows import FlatRows, as_table, flat_rows
-from lengthwise.model.preprocessing import FAULTS, Preprocessing
+from lengthwise.model.preprocessing import FAULTS, Preprocessing, observed_name
 from lengthwise.model.serving import REASON, Serving
 
 # Rows that are flat in memory at once, and what runs through the network at once. They never depend
@@ -58,7 +58,11 @@ class Predictor:
         num_ids: Mapping[str, int],
         answers: Answers,
     ) -> None:
-        self.inputs = tuple(inputs)
+        # As their columns say it; what the plan says beside that is in the preprocessing.
+        self.inputs = tuple(
+            Feature(f.name, f.dtype, f.shape, sequence=f.sequence, encoding=f.encoding)
+            for f in inputs
+        )
         self.answers = answers
         self.serving = Serving(Preprocessing(plan, inputs, num_ids), network, answers, inputs)
         self._plan = plan
@@ -96,7 +100,8 @@ class Predictor:
         return pa.concat_tables(parts).combine_chunks()
 
     def _predicted(self, batch: pa.RecordBatch) -> pa.Table:
-        rows, faults = flat_rows(batch, self.inputs)
+        masked = self.serving.preprocessing.element_masked
+        rows, faults = flat_rows(batch, self.inputs, masked)
         usable = np.flatnonzero(faults == 0)
         answers = self.answers
         order, parts = [np.zeros(0, np.int64)], []
@@ -141,7 +146,7 @@ class Predictor:
 
 def tensors_of(rows: FlatRows) -> dict[str, Any]:
     """Rows as the tensors that `Serving.numbers` takes."""
-    tensors = {}
+    tensors = {observed_name(name): tf.constant(mask) for name, mask in rows.elements.items()}
     for name, values in (*rows.steps.items(), *rows.contexts.items()):
         if name in rows.words:
             # Where all strings are null there is none, but their positions are 0.

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from lengthwise.dataset import Feature, Plan
 from lengthwise.dataset.options import RESERVED_IDS
-from lengthwise.dataset.schema import NUMBERS
+from lengthwise.dataset.schema import NUMBERS, RESERVED_SUFFIX
 
 _UNKNOWN_ID = 1
 
@@ -82,6 +82,8 @@ class Preprocessing(tf.Module):
         self._sequences = tuple(feature for feature in inputs if feature.sequence)
         self._contexts = tuple(feature for feature in inputs if not feature.sequence)
         self._num_ids = dict(num_ids or {})
+        # Read off the plan: a task does not say it of its inputs.
+        self.element_masked = element_masked(plan, inputs)
         # TensorFlow has no table of nothing.
         self._tables = {
             feature.name: _vocabulary_table(plan.vocabularies[feature.name])
@@ -100,7 +102,8 @@ class Preprocessing(tf.Module):
                 normalised.
             length: (B,) integers, steps of each row; they add up to N.
             mask: (N,) bool, False at missing steps; a NaN is missing by itself, if the plan says
-                so.
+                so. Features with a mask of elements have one in `values`, `observed_name` (N,
+                *shape) bool; without it no element is missing by it.
 
         Raises:
             tf.errors.InvalidArgumentError: shapes do not fit together.
@@ -110,10 +113,16 @@ class Preprocessing(tf.Module):
         rows = tf.size(length, tf.int64)
         row_of_step = tf.repeat(tf.range(rows), length)
         faults = _Faults(rows, row_of_step)
-        observed = tf.ones_like(row_of_step, tf.bool) if mask is None else mask
-        steps = {}
+        mask = tf.ones_like(row_of_step, tf.bool) if mask is None else mask
+        observed, steps, elements = mask, {}, {}
         for feature in self._sequences:
-            steps[feature.name], seen = self._steps(feature, values[feature.name], observed, faults)
+            name = feature.name
+            given = None
+            if name in self.element_masked:
+                given = values.get(observed_name(name), tf.ones_like(values[name], tf.bool))
+            steps[name], seen = self._steps(feature, values[name], mask, given, faults)
+            if name in self.element_masked:
+                elements[name], seen = seen, _any_of_step(seen)
             observed = tf.logical_and(observed, seen)
         contexts = {
             feature.name: self._context(feature, values[feature.name], faults)
@@ -121,10 +130,15 @@ class Preprocessing(tf.Module):
         }
         self._check_lengths(length, faults)
         slots = self._slots(length, faults.codes)
-        features = {
-            feature.name: self._padded(feature, steps[feature.name], observed, slots, faults)
-            for feature in self._sequences
-        }
+        features = {}
+        for feature in self._sequences:
+            name = feature.name
+            # (N, 1, …) or (N, *shape): missing steps are missing for all features.
+            seen = tf.reshape(observed, [-1] + [1] * len(feature.shape))
+            if name in elements:
+                seen = tf.logical_and(seen, elements[name])
+                features[observed_name(name)] = tf.gather(_extended(seen), slots.step)
+            features[name] = self._padded(feature, steps[name], seen, slots, faults)
         for name, context in contexts.items():
             features[name] = tf.gather(context, slots.row)
         inside = tf.gather(_extended(observed), slots.step)
@@ -145,22 +159,39 @@ class Preprocessing(tf.Module):
             tf.debugging.assert_equal(found, tf.size(length, tf.int64), message)
 
     def _steps(
-        self, feature: Feature, given: tf.Tensor, observed: tf.Tensor, faults: _Faults
+        self,
+        feature: Feature,
+        given: tf.Tensor,
+        observed: tf.Tensor,
+        elements: tf.Tensor | None,
+        faults: _Faults,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Values as numbers (N, *shape), and which steps hold one, (N,) bool."""
+        """Values as numbers (N, *shape), and which steps (N,) hold one, or which elements (N,
+        *shape) where they have a mask.
+        """
         flat = self._as_numbers(feature, given)
+        by_element = elements is not None
+        seen = observed if elements is None else elements
+
+        def at_observed(bad: tf.Tensor) -> tf.Tensor:
+            """Bad steps (N,), of bad elements (N, *shape)."""
+            if by_element:
+                return tf.logical_and(_any_of_step(tf.logical_and(bad, seen)), observed)
+            return tf.logical_and(_any_of_step(bad), seen)
+
         if feature.dtype != "float32":
             if feature.name in self._num_ids:
-                strange = _any_of_step(tf.logical_or(flat < 0, flat >= self._num_ids[feature.name]))
-                faults.at_steps(UNKNOWN_NUMBER, strange & observed)
-            return flat, observed
-        nan = _any_of_step(tf.math.is_nan(flat))
+                strange = tf.logical_or(flat < 0, flat >= self._num_ids[feature.name])
+                faults.at_steps(UNKNOWN_NUMBER, at_observed(strange))
+            return flat, seen
+        nan = tf.math.is_nan(flat)
         if self._plan.options.nan == "error":
-            faults.at_steps(NOT_A_NUMBER, nan & observed)
+            faults.at_steps(NOT_A_NUMBER, at_observed(nan))
         elif self._plan.options.nan != "keep":
-            observed = observed & tf.logical_not(nan)
-        faults.at_steps(INFINITE, _any_of_step(tf.math.is_inf(flat)) & observed)
-        return flat, observed
+            missing = nan if by_element else _any_of_step(nan)
+            seen = tf.logical_and(seen, tf.logical_not(missing))
+        faults.at_steps(INFINITE, at_observed(tf.math.is_inf(flat)))
+        return flat, seen
 
     def _context(self, feature: Feature, given: tf.Tensor, faults: _Faults) -> tf.Tensor:
         flat = self._as_numbers(feature, given)
@@ -234,20 +265,20 @@ class Preprocessing(tf.Module):
         slots: _Slots,
         faults: _Faults,
     ) -> tf.Tensor:
-        """The feature in its slots: missing steps filled, normalised, padded."""
+        """The feature in its slots: what is missing filled, normalised, padded."""
         flat = _extended(flat)
         zero = tf.zeros((), flat.dtype)
-        real = _over_steps(tf.gather(_extended(observed), slots.step), feature)
+        real = tf.gather(_extended(observed), slots.step)  # (P, T, 1, …) or (P, T, *shape)
         padded = tf.where(real, tf.gather(flat, slots.step), zero)
         if feature.encoding != NUMBERS:
             return padded
-        inside = _over_steps(slots.inside, feature)
+        inside = tf.reshape(
+            slots.inside, tf.concat([tf.shape(slots.inside), [1] * len(feature.shape)], axis=0)
+        )
         unseen = tf.logical_and(inside, tf.logical_not(real))
         options = self._plan.options
         if options.fill == "forward":
-            source, found = _last_observed(observed, slots)
-            filled = tf.where(_over_steps(found, feature), tf.gather(flat, source), zero)
-            padded = tf.where(real, padded, filled)
+            padded = tf.where(real, padded, _last_observed(flat, observed, slots))
         elif feature.name in self._plan.means:
             means = tf.constant(self._plan.means[feature.name], flat.dtype, feature.shape)
             padded = tf.where(unseen, means, padded)
@@ -270,6 +301,16 @@ class Preprocessing(tf.Module):
         shift = tf.constant(constants.shift, tf.float64, feature.shape)
         scale = tf.constant(constants.scale, tf.float64, feature.shape)
         return tf.cast((tf.cast(values, tf.float64) - shift) * scale, tf.float32)
+
+
+def element_masked(plan: Plan, inputs: Sequence[Feature]) -> frozenset[str]:
+    """Names of the inputs whose elements can be missing by themselves."""
+    return frozenset(f.name for f in inputs if getattr(plan.schema[f.name], "element_mask", False))
+
+
+def observed_name(name: str) -> str:
+    """Name of the mask of the elements of a feature."""
+    return f"{name}{RESERVED_SUFFIX}"
 
 
 class _Slots(NamedTuple):
@@ -317,14 +358,29 @@ def _extended(flat: tf.Tensor) -> tf.Tensor:
     return tf.concat([flat, nothing], axis=0)
 
 
-def _over_steps(flags: tf.Tensor, feature: Feature) -> tf.Tensor:
-    """(P, T) with an axis of size 1 for each of a step's."""
-    return tf.reshape(flags, tf.concat([tf.shape(flags), [1] * len(feature.shape)], axis=0))
+def _last_observed(flat: tf.Tensor, observed: tf.Tensor, slots: _Slots) -> tf.Tensor:
+    """The last observed value of each element up to each slot, zero where its row has none.
 
+    Args:
+        flat: (N + 1, *shape).
+        observed: (N, 1, …) or (N, *shape) bool.
+        slots: of the batch.
 
-def _last_observed(observed: tf.Tensor, slots: _Slots) -> tuple[tf.Tensor, tf.Tensor]:
-    """The last observed step up to each slot (P, T), and whether there is one in its row."""
-    positions = tf.concat([[-1], tf.where(observed)[:, 0]], axis=0)
-    count = tf.concat([tf.cumsum(tf.cast(observed, tf.int64)), [0]], axis=0)  # (N + 1,)
-    last = tf.gather(positions, tf.gather(count, slots.step))
-    return tf.maximum(last, 0), last >= slots.start[:, tf.newaxis]
+    Returns:
+        (P, T, *shape).
+    """
+    total = tf.shape(observed, tf.int64)[0]
+    # One element after another, each over all steps: k·N positions.
+    by_element = tf.transpose(tf.reshape(observed, tf.stack([total, -1])))  # (k, N)
+    marks = tf.reshape(by_element, [-1])
+    positions = tf.concat([[-1], tf.where(marks)[:, 0]], axis=0)
+    so_far = tf.concat([tf.cumsum(tf.cast(marks, tf.int64)), [0]], axis=0)
+    first = tf.range(tf.shape(by_element, tf.int64)[0]) * total  # (k,)
+    # What padding holds does not matter, only that it can be looked up.
+    step = tf.minimum(slots.step, tf.maximum(total - 1, 0))[:, :, tf.newaxis]
+    last = tf.gather(positions, tf.gather(so_far, first + step)) - first  # (P, T, k)
+    found = last >= slots.start[:, tf.newaxis, tf.newaxis]
+    width = tf.size(flat, tf.int64) // (total + 1)
+    source = tf.maximum(last, 0) * width + tf.range(width)  # (P, T, size)
+    values = tf.where(found, tf.gather(tf.reshape(flat, [-1]), source), tf.zeros((), flat.dtype))
+    return tf.reshape(values, tf.concat([tf.shape(slots.step), tf.shape(flat)[1:]], axis=0))

@@ -12,7 +12,13 @@ import tensorflow as tf
 from lengthwise.dataset import Feature
 from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS
 from lengthwise.model.answers import Answers
-from lengthwise.model.preprocessing import FAULTS, NO_NUMBER, Prepared, Preprocessing
+from lengthwise.model.preprocessing import (
+    FAULTS,
+    NO_NUMBER,
+    Prepared,
+    Preprocessing,
+    observed_name,
+)
 
 REASON = "reason"
 
@@ -45,11 +51,17 @@ class Serving(tf.Module):
         specs = {feature.name: _flat_spec(feature) for feature in inputs}
         specs[LENGTH] = tf.TensorSpec([None], tf.int64, LENGTH)
         masked = {**specs, MASK: tf.TensorSpec([None], tf.bool, MASK)}
+        for feature in inputs:
+            if feature.name in preprocessing.element_masked:
+                ours, theirs = observed_name(feature.name), self.input_names[feature.name]
+                masked[ours] = tf.TensorSpec([None, *feature.shape], tf.bool, ours)
+                self.input_names[ours] = observed_name(theirs)
+        self._masks = {name: masked[name].shape[1:] for name in masked.keys() - specs.keys()}
         renamed = {
             self.input_names[name]: tf.TensorSpec(spec.shape, spec.dtype, self.input_names[name])
             for name, spec in masked.items()
         }
-        unmasked = {name: spec for name, spec in renamed.items() if name != MASK}
+        unmasked = {self.input_names[name]: renamed[self.input_names[name]] for name in specs}
         self.numbers = tf.function(self._numbers, input_signature=[masked])
         self.flat = tf.function(self._flat, input_signature=[unmasked])
         self.flat_with_mask = tf.function(self._flat, input_signature=[renamed])
@@ -107,7 +119,7 @@ class Serving(tf.Module):
 
     def _flat(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         values = {name: inputs[ours] for name, ours in self.input_names.items() if ours in inputs}
-        numbers, faults = self.numbers(_with_mask(values))
+        numbers, faults = self.numbers(self._with_masks(values))
         return {**self.answers.tensors(numbers), REASON: tf.gather(tf.constant(FAULTS), faults)}
 
     def _ragged(self, rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,11 +130,20 @@ class Serving(tf.Module):
                 rows[name].row_splits, first.row_splits, f"{name}: lengths differ"
             )
             values[name] = rows[name].values
-        numbers, faults = self.numbers(_with_mask({**values, LENGTH: first.row_lengths()}))
+        numbers, faults = self.numbers(self._with_masks({**values, LENGTH: first.row_lengths()}))
         answers = self.answers.tensors(numbers)
         if self.answers.per_step:
             answers = {name: first.with_values(found) for name, found in answers.items()}
         return {**answers, REASON: tf.gather(tf.constant(FAULTS), faults)}
+
+    def _with_masks(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of `numbers`; where no mask is given, nothing is missing by it."""
+        total = tf.reduce_sum(values[LENGTH])
+        masks = {
+            name: tf.ones(tf.concat([[total], tf.constant(shape, tf.int64)], axis=0), tf.bool)
+            for name, shape in self._masks.items()
+        }
+        return {**masks, **values}
 
 
 def input_names(inputs: Sequence[Feature]) -> dict[str, str]:
@@ -145,12 +166,6 @@ def input_names(inputs: Sequence[Feature]) -> dict[str, str]:
         taken.add(name.lower())
         names[feature.name] = name
     return names
-
-
-def _with_mask(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of `numbers`; where no mask is given, no step is missing by it."""
-    length = values[LENGTH]
-    return {MASK: tf.ones([tf.reduce_sum(length)], tf.bool), **values}
 
 
 def _by_step(numbers: Any, batch: Prepared, total: Any) -> tf.Tensor:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lengthwise.dataset import Plan, PlanOptions
+from lengthwise.dataset import Feature, Plan, PlanOptions
 from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.model import read_dataset
 from lengthwise.model.flat_rows import as_table, flat_rows
@@ -22,7 +22,7 @@ NAMES = FeatureNames(
 WORDS = ["", "a", "the", "cat", "é", "never seen in training"]
 
 
-def rows(count=40, *, seed=0, longest=12):
+def rows(count=24, *, seed=0, longest=12):
     """Every kind of feature; nulls and NaN among the steps."""
     rng = np.random.default_rng(seed)
     found = []
@@ -30,10 +30,13 @@ def rows(count=40, *, seed=0, longest=12):
         n = int(rng.integers(1, longest + 1))
         frames = rng.normal(3, 2, (n, 2)).astype(np.float32)
         frames[rng.random(n) < 0.1, 1] = np.nan
+        steps = frames.tolist()
+        if n > 2:
+            steps[2][0] = None
         words = [WORDS[k] for k in rng.integers(0, len(WORDS) - 1, n)]
         found.append(
             {
-                "frames": frames.tolist(),
+                "frames": steps,
                 "ids": [None if rng.random() < 0.1 else int(k) for k in rng.integers(0, 9, n)],
                 "level": [float(v) for v in np.exp(rng.normal(size=n))],
                 "words": [None if rng.random() < 0.1 else word for word in words],
@@ -72,6 +75,15 @@ OPTIONS = {
     "dropped": {"max_length": 5, "overlong": "drop", "padding": "left"},
     "rare words": {"vocab_size": 4, "splits": {"train": 0.5, "val": 0.5}},
 }
+if "element_mask" in PlanOptions.__dataclass_fields__:
+    OPTIONS |= {
+        "elements": {"element_mask": True, "fill": "forward", "normalize": {"frames": "zscore"}},
+        "means of elements": {"element_mask": True, "fill": "mean", "padding": "left"},
+        "elements of pieces": {
+            **OPTIONS["pieces"],
+            "element_mask": True,
+        },
+    }
 
 
 def without_padding(features, mask, length, side):
@@ -103,16 +115,20 @@ def test_a_batch_is_what_a_build_makes_of_the_rows(case, tmp_path):
     inputs = [feature for feature in plan.schema.features if not feature.label]
     prepare = Preprocessing(plan, inputs)
 
-    built, padding = [], set()
+    built = []
     for split in manifest.splits:
         for features, _ in read_dataset(manifest, split, batch_size=8).as_numpy_iterator():
             mask, length = features.pop(MASK), features.pop(LENGTH)
             built += without_padding(features, mask, length, options.padding)
-            padding |= set(features["level"][np.diff(mask, append=0) > 0].tolist())
 
     served = []
     for row in given:
-        flat, faults = flat_rows(as_table([row], inputs).to_batches()[0], inputs)
+        plain = [
+            Feature(f.name, f.dtype, f.shape, sequence=f.sequence, encoding=f.encoding)
+            for f in inputs
+        ]
+        batch = as_table([row], plain).to_batches()[0]
+        flat, faults = flat_rows(batch, plain, prepare.element_masked)
         values = tensors_of(flat)
         batch = prepare(values, values[LENGTH], values[MASK])
         assert not faults.any()
