@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from lengthwise.dataset import CorruptDataError
-from lengthwise.model.checkpoint import load_state, save_state
+from lengthwise.model.checkpoint import load_state, save_state, value_of
 from lengthwise.model.configuration import TrainConfig
 from lengthwise.model.faults import bad_batch
 from lengthwise.model.fit_model import FitModel
@@ -126,7 +126,7 @@ class Journal(keras.callbacks.Callback):
             ) from None
         if self.progress.step:
             # Keras sets its metrics to zero when it begins what is left of the epoch.
-            self._sums = [np.asarray(v) for v in self.fitted.numbers.variables]
+            self._sums = [value_of(v) for v in self.fitted.numbers.variables]
         return True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -215,16 +215,16 @@ class Journal(keras.callbacks.Callback):
         """Takes from the metric what the numbers of Keras leave out."""
         self._count_time()
         numbers = self.fitted.numbers
-        steps, slots = float(numbers.steps), float(numbers.slots)
+        steps, slots = float(value_of(numbers.steps)), float(value_of(numbers.slots))
         self._pace = {
             "real_steps_per_second": round(steps / max(self._epoch_seconds, 1e-9), 1),
             "padding": round(1 - steps / max(slots, 1.0), 6),
         }
-        self._there_in_training = np.asarray(getattr(numbers, "there", np.zeros(0)))
+        self._there_in_training = value_of(getattr(numbers, "there", np.zeros(0)))
 
     def _note_unseen(self) -> None:
         """Classes that came in validation only; known after the first epoch."""
-        there = np.asarray(getattr(self.fitted.numbers, "there", np.zeros(0)))
+        there = value_of(getattr(self.fitted.numbers, "there", np.zeros(0)))
         if self.progress.history or self._there_in_training is None:
             return
         unseen = np.flatnonzero((there > 0) & (self._there_in_training == 0))
@@ -243,7 +243,7 @@ class Journal(keras.callbacks.Callback):
         if not self.writes:
             # Sums over replicas are made by all workers together.
             for variable in variables["metrics"]:
-                np.asarray(variable)
+                value_of(variable)
             return
         save_state(self.run.path / STATE_NAME, variables, asdict(self.progress))
 

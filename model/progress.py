@@ -24,7 +24,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     Args:
         console: where to; None shows nothing.
-        fitted: the `FitModel`, whose metric counts real steps.
+        fitted: the `FitModel`, whose metric counts real steps; None shows none.
         epochs: of the whole run.
         steps_per_epoch: steps of each.
         done: steps that an earlier start has done.
@@ -84,7 +84,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._began_at, self._batches = time.perf_counter(), 0
-        if self.bar is not None:
+        if self.bar is not None and self.fitted is not None:
             # What an earlier start has counted took none of this start's time.
             self._real_steps_before = float(self.fitted.numbers.steps)
         self._update(description=f"epoch {epoch + 1}/{self.epochs}")
@@ -97,12 +97,14 @@ class TrainingProgress(keras.callbacks.Callback):
             return
         self._shown_at = now
         seconds = max(now - self._began_at, 1e-9)
-        steps, slots = float(self.fitted.numbers.steps), float(self.fitted.numbers.slots)
-        speed = describe_speed(
-            self._batches / seconds,
-            (steps - self._real_steps_before) / seconds,
-            1 - steps / max(slots, 1.0),
-        )
+        speed = f"{self._batches / seconds:.1f} steps/s"
+        if self.fitted is not None:
+            steps, slots = float(self.fitted.numbers.steps), float(self.fitted.numbers.slots)
+            speed = describe_speed(
+                self._batches / seconds,
+                (steps - self._real_steps_before) / seconds,
+                1 - steps / max(slots, 1.0),
+            )
         loss = float((logs or {})["loss"])
         self._update(completed=self.done, numbers=f"loss {loss:.4f}  {speed}")
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     },
     "model": {
         *("lengthwise.dataset", "numpy", "pyarrow", "crc32c", "tensorflow", "keras"),
-        *("matplotlib", "rich", "torch", "yaml"),
+        *("matplotlib", "optuna", "rich", "torch", "yaml"),
     },
 }
 
@@ -32,8 +32,8 @@ MUST_NOT_LOAD = {
     "dataset": {"apache_beam", "tensorflow", "keras"},
     "transforms": {"tensorflow", "keras"},
     "pipeline": {"tensorflow", "keras"},
-    # PyTorch is an extra, imported by the function that needs it.
-    "model": {"apache_beam", "torch"},
+    # PyTorch and Optuna are extras, imported by the function that needs them.
+    "model": {"apache_beam", "optuna", "torch"},
 }
 
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "report": "Write report.html of a dataset again.",
     "train": "Train a masked BiLSTM on a dataset.",
     "evaluate": "Evaluate a trained run on a split of a dataset.",
+    "tune": "Search for good options of training.",
     "predict": "Predict the rows of raw input files with a trained run.",
     "export": "Export a trained run as a SavedModel that takes ragged rows as they come.",
     "doctor": "Follow the mask through a Keras model, and tell what reads padding.",
