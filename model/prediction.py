@@ -46,7 +46,7 @@ class Predictor:
 
     Attributes:
         serving: the graph that predicts, and that `export` saves.
-        inputs, answers: as given.
+        plan, inputs, answers: as given.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Predictor:
         )
         self.answers = answers
         self.serving = Serving(Preprocessing(plan, inputs, num_ids), network, answers, inputs)
-        self._plan = plan
+        self.plan = plan
 
     def predict(self, rows: Any) -> pa.Table:
         """Predicts rows.
@@ -131,7 +131,7 @@ class Predictor:
 
     def _batches(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
         """Positions of the rows of each batch: of one bucket, and of bounded size."""
-        bucket = np.searchsorted(self._plan.max_lengths, lengths)
+        bucket = np.searchsorted(self.plan.max_lengths, lengths)
         order = np.lexsort((lengths, bucket))
         first = 0
         while first < len(order):

@@ -33,6 +33,7 @@ import tensorflow as tf
 from lengthwise.dataset import CorruptDataError, ManifestError, OutputError, Plan, UsageError
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.manifest import PLAN_NAME
+from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.configuration import TrainConfig
 from lengthwise.model.task import Task
 

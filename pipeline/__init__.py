@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lengthwise.pipeline.building import build
+    from lengthwise.pipeline.collection import build_from
     from lengthwise.pipeline.inputs import FeatureNames
     from lengthwise.pipeline.planning import make_plan
     from lengthwise.pipeline.predicting import Predictions, predict
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureNames",
     "Predictions",
     "build",
+    "build_from",
     "make_plan",
     "predict",
     "render_report",
@@ -31,6 +33,7 @@ _MODULES = {
     "FeatureNames": "inputs",
     "Predictions": "predicting",
     "build": "building",
+    "build_from": "collection",
     "make_plan": "planning",
     "predict": "predicting",
     "render_report": "report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ from lengthwise.pipeline.report import render_report
 from lengthwise.pipeline.staging import is_staging
 from lengthwise.transforms.vocabulary import vocabulary_text
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder, write_text
+
+_UNFINISHED = re.compile(
+    re.escape(TEMPORARY_PREFIX) + rf"([0-9a-f]{{32}}|{re.escape(Path(REJECTED_NAME).name)})"
+)
 
 
 def claim_output(out: Path) -> bool:
@@ -82,6 +87,7 @@ def commit(manifest: Manifest, plan: Plan, staged: Path, rejected: Sequence[Reje
         rejected: faulty rows that were left out.
     """
     plan_text = plan.dumps()
+    _sweep_unfinished(manifest.root)
     _move_shards(manifest, staged)
     write_text(manifest.data_folder / PLAN_NAME, plan_text)
     old_vocabularies = _vocabulary_files(manifest.root)
@@ -106,6 +112,14 @@ def sweep(manifest: Manifest) -> None:
                 path.rmdir()
         elif path not in named:
             path.unlink()
+
+
+def _sweep_unfinished(root: Path) -> None:
+    """Deletes documents that a build was killed over before they had a name."""
+    for folder in (root, root / VOCABULARY_FOLDER, (root / REJECTED_NAME).parent):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink()
 
 
 def _move_shards(manifest: Manifest, staged: Path) -> None:

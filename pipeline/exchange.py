@@ -3,16 +3,16 @@
 The key of the GroupByKey is (split, bucket, shard), so a bucket that holds most rows is spread over
 all workers. Two things can travel through it, with the same shards in the end:
 
-    spill    (unit, slices of its chunks): the rows stay where ingesting left them, and the worker
-             that writes a shard maps them; for local runners, whose GroupByKey is in memory
+    spill    (unit, position, rows): the rows stay where ingesting left them, and the worker that
+             writes a shard maps them; for local runners, whose GroupByKey is in memory
     engine   (unit, rows): packed, unpadded, as Arrow IPC; for runners with a shuffle of their own
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,32 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
+from lengthwise.pipeline.staged_rows import StagedRows, StagedUnit, by_shard
 from lengthwise.pipeline.staging import (
     read_reports,
     shard_report_path,
     unit_report_path,
-    unit_rows_path,
     write_report,
 )
-from lengthwise.pipeline.strings import with_ids
+from lengthwise.pipeline.strings import id_tables, with_ids
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
 from lengthwise.transforms.ragged import RaggedRows
 from lengthwise.transforms.row_keys import assign_shards
+from lengthwise.transforms.row_places import gather_rows, places_of
 from lengthwise.transforms.writing import write_shard
 
 # Bytes of records that are encoded at once.
 _BLOCK_BYTES = 2 << 20
-# Units that are mapped at once: each takes a file descriptor.
-_MAPPED_UNITS = 128
 DATA = "data"
 
 ShardKey = tuple[str, int, int]
-Slice = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class ExchangeJob:
         staging: the staging folder.
         shards: folder of the reports of shards; the shards go to `data` below it.
         exchange: `spill` sends references to rows through the GroupByKey, `engine` the rows.
+        finished: shards that are there already, from a run that was killed.
     """
 
     plan: Plan
@@ -68,162 +68,187 @@ class ExchangeJob:
     staging: str
     shards: Path
     exchange: str = "spill"
+    finished: frozenset[ShardKey] = frozenset()
+
+    @cached_property
+    def keys(self) -> list[ShardKey]:
+        """All shards, in order."""
+        return [
+            (split, max_length, index)
+            for (split, max_length), count in sorted(self.counts.items())
+            for index in range(count)
+        ]
+
+    @cached_property
+    def first_keys(self) -> dict[tuple[str, int], int]:
+        """(split, max_length) -> position of its first shard in `keys`."""
+        return {key[:2]: at for at, key in enumerate(self.keys) if key[2] == 0}
 
 
 def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
-    """Adds the steps that write every shard that has no report yet."""
+    """Adds the steps that write every shard that is not finished yet."""
     _ = (
         pipeline
         | "ListUnits" >> beam.Create(range(units))
         | "ReferToRows" >> beam.FlatMap(refer_to_rows, job)
         | "GroupByShard" >> beam.GroupByKey()
-        | "WriteShard" >> beam.Map(write_shard_of, job)
+        | "WriteShard" >> beam.ParDo(WriteShard(job))
     )
 
 
 def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any]]:
-    """The slices of a unit's chunks that each shard takes rows from."""
-    document = read_reports([unit_report_path(job.staging, number)])[0]
-    report = UnitReport.from_json(document)
-    slices: dict[tuple[str, int], list[Slice]] = {}
-    for chunk, runs in enumerate(report.chunks):
-        first = 0
-        ends = np.searchsorted(job.plan.max_lengths, [length for _, length, _ in runs])
-        for (split, _, rows), bucket in zip(runs, ends.tolist(), strict=True):
-            own = slices.setdefault((report.splits[split], job.plan.max_lengths[bucket]), [])
-            if own and own[-1][0] == chunk and own[-1][2] == first:
-                own[-1] = (chunk, own[-1][1], first + rows)
-            else:
-                own.append((chunk, first, first + rows))
-            first += rows
-    for (split, max_length), own in slices.items():
-        for index in range(job.counts[split, max_length]):
-            shard = (split, max_length, index)
-            if not shard_report_path(job.shards, shard).is_file():
-                if job.exchange == "engine":
-                    rows = _rows_of(shard, [(number, own)], job.counts[split, max_length], job)
-                    if rows is not None:
-                        yield shard, (number, _to_bytes(rows))
-                else:
-                    yield shard, (number, own)
+    """The rows of a unit that each shard takes: where they are, or (`engine`) the rows."""
+    report = UnitReport.from_json(read_reports([unit_report_path(job.staging, number)])[0])
+    if not report.chunks:
+        return
+    unit = StagedUnit(job.staging, number)
+    chunks = _chunks_with_shards(unit, number, report, job)
+    if job.exchange == "engine":
+        kept, numbers = zip(*chunks, strict=True)
+        places, runs = by_shard([places_of(rows) for rows in kept], numbers)
+        for shard, first, end in runs:
+            yield job.keys[shard], (number, _to_bytes(gather_rows(places[first:end])))
+    else:
+        for shard, reference in unit.write_places(chunks, job.shards):
+            yield job.keys[shard], reference
 
 
-def write_shard_of(group: tuple[ShardKey, Iterable[tuple[int, Any]]], job: ExchangeJob) -> None:
+def _chunks_with_shards(
+    unit: StagedUnit, number: int, report: UnitReport, job: ExchangeJob
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Chunks of a unit, strings as ids, and for each row the number of its shard.
+
+    The number is the position of the shard in `job.keys`, or -1 if that is finished.
+    """
+    finished = np.array([shard in job.finished for shard in job.keys])
+    tables = id_tables(number, job.plan, job.staging)
+    for rows, runs in zip(unit.chunks(), report.chunks, strict=True):
+        buckets = np.searchsorted(job.plan.max_lengths, [length for _, length, _ in runs])
+        groups = [
+            (report.splits[split], job.plan.max_lengths[bucket])
+            for (split, _, _), bucket in zip(runs, buckets.tolist(), strict=True)
+        ]
+        repeats = [rows for _, _, rows in runs]
+        firsts = np.repeat([job.first_keys[group] for group in groups], repeats)
+        counts = np.repeat([job.counts[group] for group in groups], repeats)
+        shards = firsts + assign_shards(rows.column(KEY).to_numpy(), counts)
+        shards[finished[shards]] = -1
+        yield with_ids(rows, job.plan.schema, tables), shards
+
+
+class WriteShard(beam.DoFn):
+    """Writes shards.
+
+    Input: shard and what `refer_to_rows` gives for it. Output: none; a report in the staging
+    folder.
+    """
+
+    def __init__(self, job: ExchangeJob) -> None:
+        self._job = job
+
+    def start_bundle(self) -> None:
+        self._staged = StagedRows(self._job.staging, self._job.shards)
+
+    def process(self, element: tuple[ShardKey, Iterable[Any]]) -> None:
+        write_shard_of(element, self._job, self._staged)
+
+    def finish_bundle(self) -> None:
+        # Files that are mapped keep their disk space even when they are deleted.
+        del self._staged
+
+
+def write_shard_of(
+    group: tuple[ShardKey, Iterable[Any]], job: ExchangeJob, staged: StagedRows
+) -> None:
     """Writes a shard: its rows in the order of their keys, padded, masked and encoded."""
     shard, references = group
     split, max_length, index = shard
     count = job.counts[split, max_length]
-    in_order = sorted(references, key=lambda reference: reference[0])
-    if job.exchange == "engine":
-        rows = pa.concat_batches([_from_bytes(block) for _, block in in_order])
-    else:
-        rows = _rows_of(shard, in_order, count, job)
-    if rows is not None:
-        layout = job.plan.layout(max_length)
-        order = _order(rows)
-        block_rows = max(1, _BLOCK_BYTES // layout.stride)
+    # What places refer to lives as long as `_held`.
+    places, _held = _places_of_shard(sorted(references), job, staged, scattered=count > 1)
+    places = places[_order(places)]
+    layout = job.plan.layout(max_length)
+    block_rows = max(1, _BLOCK_BYTES // layout.stride)
 
-        def blocks() -> Iterator[np.ndarray]:
-            for first in range(0, len(order), block_rows):
-                block = rows.take(pa.array(order[first : first + block_rows]))
-                unpacked = unpack_rows(block, job.plan.schema, job.storage)
-                yield encode_rows(
-                    finished(unpacked, job.plan),
-                    job.plan.schema,
-                    layout,
-                    side=job.plan.options.padding,
-                    pad_value=job.plan.options.pad_value,
-                )
+    def blocks() -> Iterator[np.ndarray | FramedRecords]:
+        for first in range(0, len(places), block_rows):
+            block = gather_rows(places[first : first + block_rows])
+            rows = unpack_rows(block, job.plan.schema, job.storage)
+            yield encode_block(
+                finished(rows, job.plan),
+                job.plan.schema,
+                layout,
+                side=job.plan.options.padding,
+                pad_value=job.plan.options.pad_value,
+            )
 
-        name = shard_name(split, max_length, index, count)
-        written = write_shard(job.shards / DATA / name, blocks())
-        steps = int(rows.column(LENGTH).to_numpy().sum(dtype=np.int64))
-        report = [written.records, steps, written.nbytes, written.crc32c]
-    else:
-        report = [0, 0, 0, 0]
+    compression = job.plan.options.compression
+    name = shard_name(split, max_length, index, count, compression=compression)
+    written = write_shard(job.shards / DATA / name, blocks(), compression=compression)
+    steps = int(places[LENGTH].sum(dtype=np.int64))
+    report = [written.records, steps, written.nbytes, written.crc32c]
     path = shard_report_path(job.shards, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
 
 
-def _order(rows: pa.RecordBatch) -> np.ndarray:
-    """Positions of rows in the order of their keys.
+def _places_of_shard(
+    references: list[Any], job: ExchangeJob, staged: StagedRows, *, scattered: bool
+) -> tuple[np.ndarray, list[Any]]:
+    """The places of the rows of a shard, in the order of the input, and what they refer to."""
+    if job.exchange == "engine":
+        blocks = [_from_bytes(block) for _, block in references]
+        return np.concatenate([places_of(rows) for rows in blocks]), blocks
+    return staged.places(references, scattered=scattered)
+
+
+def _order(places: np.ndarray) -> np.ndarray:
+    """Positions of places in the order of their keys.
 
     Rows of a file never share a key, but rows of two files or pieces of split rows can. Their
     lengths break the tie, then their order in the input, which the chunks keep for equal lengths.
     """
-    keys = rows.column(KEY).to_numpy()
+    keys = places[KEY]
     order = np.argsort(keys, kind="stable")
     if (keys[order[1:]] == keys[order[:-1]]).any():
-        return np.lexsort((rows.column(LENGTH).to_numpy(), keys))
+        return np.lexsort((places[LENGTH], keys))
     return order
 
 
 def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
-    """The rows with what only the plan knows: means at missing steps, then normalised values."""
+    """The rows with what only the plan knows: means where values miss, then normalised values."""
     if not (plan.means or plan.normalizations):
         return rows
     values = dict(rows.values)
-    if rows.observed is not None:
-        for name, means in plan.means.items():
-            filled = values[name].copy()
-            filled[~rows.observed] = np.array(means).reshape(plan.schema[name].shape)
-            values[name] = filled
+    for name, means in plan.means.items():
+        if rows.observed_of(name) is not None:
+            by_element = np.array(means, np.float32).reshape(plan.schema[name].shape)
+            values[name] = np.where(rows.elements_of(name), values[name], by_element)
     for name, constants in plan.normalizations.items():
         values[name] = normalize(values[name], constants)
     return replace(rows, values=values)
 
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
-    """The shards that were written, sorted, without empty ones."""
-    shards = [Shard(*document["shard"]) for document in read_reports(_report_paths(job))]
-    return tuple(shard for shard in shards if shard.records)
+    """The shards that were written, sorted."""
+    return tuple(_reported(job, job.keys))
 
 
-def forget_lost_shards(job: ExchangeJob) -> None:
-    """Deletes the reports of shards that are not where they should be, so that they are written."""
-    for path in _report_paths(job):
-        for document in read_reports([path]):
-            shard = Shard(*document["shard"])
+def finished_shards(job: ExchangeJob) -> dict[ShardKey, Shard]:
+    """The shards that an earlier run finished, and that are still where they should be."""
+    shards = {}
+    for key in job.keys:
+        for shard in _reported(job, [key]):
             file = job.shards / DATA / shard.name
-            if shard.records and not (file.is_file() and file.stat().st_size == shard.nbytes):
-                path.unlink()
+            if file.is_file() and file.stat().st_size == shard.nbytes:
+                shards[key] = shard
+    return shards
 
 
-def _report_paths(job: ExchangeJob) -> list[Path]:
-    return [
-        shard_report_path(job.shards, (split, max_length, index))
-        for (split, max_length), count in sorted(job.counts.items())
-        for index in range(count)
-    ]
-
-
-def _rows_of(
-    shard: ShardKey, references: list[tuple[int, list[Slice]]], count: int, job: ExchangeJob
-) -> pa.RecordBatch | None:
-    """All rows of a shard, in the order of units and chunks."""
-    copied: list[pa.RecordBatch] = []
-    for first_unit in range(0, len(references), _MAPPED_UNITS):
-        pieces = []
-        for number, slices in references[first_unit : first_unit + _MAPPED_UNITS]:
-            reader = pa.ipc.open_file(_mapped(unit_rows_path(job.staging, number)))
-            for chunk, first, end in slices:
-                piece = reader.get_batch(chunk).slice(first, end - first)
-                if count > 1:
-                    mine = assign_shards(piece.column(KEY).to_numpy(), count) == shard[2]
-                    piece = piece.take(pa.array(np.flatnonzero(mine)))
-                if job.plan.schema.strings:
-                    piece = with_ids(piece, number, job.plan, job.staging)
-                if piece.num_rows:
-                    pieces.append(piece)
-        if pieces:
-            copied.append(pa.concat_batches(pieces))
-    return pa.concat_batches(copied) if copied else None
-
-
-def _mapped(path: Path) -> pa.Buffer:
-    """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
-    with open(path, "rb") as file:
-        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _reported(job: ExchangeJob, keys: Iterable[ShardKey]) -> Iterator[Shard]:
+    """The shards that have a report."""
+    paths = [shard_report_path(job.shards, key) for key in keys]
+    for document in read_reports(paths):
+        yield Shard(*document["shard"], compression=job.plan.options.compression)
 
 
 def _to_bytes(rows: pa.RecordBatch) -> bytes:

@@ -11,6 +11,7 @@ whole.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import uuid
@@ -108,7 +109,8 @@ def predict(
         inputs: files, globs, folders or URLs; they need no labels.
         output: the Parquet file. Predictions that are there already are replaced.
         checkpoint: "best" or "last".
-        reading: how the files are read; None tells the format of each from the file.
+        reading: how the files are read; what it leaves open is as the plan of the run says, but
+            the format is told from each file.
         execution: where to run; None runs in this process.
         progress: what shows progress; None shows nothing.
 
@@ -132,7 +134,8 @@ make one with `lengthwise train`
     run = os.path.abspath(run)
     loaded = _loaded(run, checkpoint)
     paths = [os.fspath(path) for path in inputs]
-    reading, files = _open_files(paths, loaded.inputs, reading or SourceOptions())
+    reading = _as_planned(reading or SourceOptions(), loaded.plan.reading)
+    reading, files = _open_files(paths, loaded.inputs, reading)
     output = Path(os.path.abspath(output))
     _check_output(output)
     staging = Staging(
@@ -140,7 +143,7 @@ make one with `lengthwise train`
         {
             "version": metadata.version("lengthwise"),
             "run": [run, checkpoint, *status_of(os.path.join(run, f"{checkpoint}.keras"))],
-            "reading": reading.to_json(),
+            "reading": dataclasses.asdict(reading),
             "files": [[f.file.path, f.file.name, *status_of(f.file.path)] for f in files],
         },
     )
@@ -266,6 +269,26 @@ def _loaded(run: str, checkpoint: str) -> Any:
 
     use_one_thread()
     return load_run(run, checkpoint=checkpoint)
+
+
+def _as_planned(reading: SourceOptions, planned: SourceOptions | None) -> SourceOptions:
+    """How files are read, with what is not said taken from the plan, except for the format: new
+    rows often come in another.
+    """
+    if planned is None:
+        return reading
+    usual = SourceOptions()
+    taken = {
+        name: getattr(planned, name)
+        for name in ("tokens", "group_by", "order_by")
+        if getattr(reading, name) == getattr(usual, name)
+    }
+    return replace(
+        reading,
+        **taken,
+        types={**planned.types, **reading.types},
+        shapes={**planned.shapes, **reading.shapes},
+    )
 
 
 def _open_files(

@@ -8,6 +8,7 @@
       units/000007.json        its report; written last, so a unit with a report is whole
       shards-<plan>/…json      one for each finished shard
       shards-<plan>/data/…     the finished shards, until they are moved into the dataset
+      shards-<plan>/places/000007   where the rows of each shard are in a unit, in their order
 
 Rows that were staged before the machine was started again are not trusted: they were never synced.
 """
@@ -27,7 +28,7 @@ from lengthwise.dataset.errors import OutputError
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, write_text
 
 _LOCK_NAME = "lock"
-_IDENTITY_NAME = "staging.json"
+IDENTITY_NAME = "staging.json"
 
 
 class Staging:
@@ -45,7 +46,7 @@ class Staging:
         self.folder = folder
         self._lock = _locked(folder)
         text = json.dumps({**identity, "boot": _boot_id()}, sort_keys=True)
-        path = folder / _IDENTITY_NAME
+        path = folder / IDENTITY_NAME
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             # First what makes the rest believable, so that being killed here does no harm.
             path.unlink(missing_ok=True)
@@ -59,7 +60,7 @@ class Staging:
 
     def remove(self) -> None:
         """Deletes the folder and lets go of the lock."""
-        (self.folder / _IDENTITY_NAME).unlink(missing_ok=True)
+        (self.folder / IDENTITY_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
@@ -73,7 +74,7 @@ def is_staging(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {child.name for child in folder.iterdir()}
-    known = {_LOCK_NAME, _IDENTITY_NAME, "units"}
+    known = {_LOCK_NAME, IDENTITY_NAME, "units"}
     return _LOCK_NAME in names and all(
         name in known or name.startswith(("shards-", TEMPORARY_PREFIX)) for name in names
     )
@@ -97,6 +98,11 @@ def unit_strings_path(folder: str, number: int, feature: str) -> Path:
 def shards_folder(folder: str, plan_hash: str) -> Path:
     """Where the reports of the shards of a plan are; the shards are in `data` below it."""
     return Path(folder) / f"shards-{plan_hash}"
+
+
+def unit_places_path(shards: Path, number: int) -> Path:
+    """Where a unit's places of rows are, sorted by shard."""
+    return shards / "places" / f"{number:06d}"
 
 
 def shard_report_path(shards: Path, shard: tuple[str, int, int]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lengthwise.dataset.plan import Plan
-from lengthwise.dataset.schema import CLASSES
+from lengthwise.dataset.schema import CLASSES, Schema
 from lengthwise.pipeline.staging import unit_strings_path
 from lengthwise.transforms.packing import map_values
 from lengthwise.transforms.ragged import RaggedRows
@@ -59,9 +58,8 @@ class UnitStrings:
             counted = training if feature.encoding != CLASSES else np.ones(len(rows), np.bool_)
             if feature.sequence:
                 steps = np.repeat(counted, rows.lengths)
-                if rows.observed is not None:
-                    steps &= rows.observed
-                counter.count(rows.values[name][steps].reshape(-1))
+                observed, values = rows.elements_of(name)[steps], rows.values[name][steps]
+                counter.count(values[observed])
             else:
                 counter.count(rows.contexts[name][counted].reshape(-1))
 
@@ -113,21 +111,25 @@ def vocabularies_of(
     return vocabularies, class_counts
 
 
-def with_ids(packed: pa.RecordBatch, number: int, plan: Plan, staging: str) -> pa.RecordBatch:
-    """Packed rows of a unit with the codes of their strings replaced by ids, (int32)."""
-    for feature in plan.schema.strings:
-        table = _unit_id_table(
-            staging, number, feature.name, plan.vocabularies[feature.name], feature.encoding
+def id_tables(number: int, plan: Plan, staging: str) -> dict[str, np.ndarray]:
+    """For each feature of strings, the id of each code of a unit, (m,) int32."""
+    return {
+        feature.name: id_table(
+            _read_strings(staging, number, feature.name)["string"],
+            plan.vocabularies[feature.name],
+            feature.encoding,
         )
-        packed = map_values(packed, feature, table)
+        for feature in plan.schema.strings
+    }
+
+
+def with_ids(
+    packed: pa.RecordBatch, schema: Schema, tables: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
+    """Packed rows of a unit with the codes of their strings replaced by ids, (int32)."""
+    for feature in schema.strings:
+        packed = map_values(packed, feature, tables[feature.name])
     return packed
-
-
-@lru_cache(maxsize=256)
-def _unit_id_table(
-    staging: str, number: int, name: str, vocabulary: tuple[str, ...], encoding: str
-) -> np.ndarray:
-    return id_table(_read_strings(staging, number, name)["string"], vocabulary, encoding)
 
 
 def _read_strings(staging: str, number: int, name: str) -> pa.Table:

@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 MAY_IMPORT = {
-    "dataset": {"numpy", "pyarrow", "crc32c"},
+    "dataset": {"numpy", "pyarrow", "crc32c", "isal"},
     "transforms": {"lengthwise.dataset", "numpy", "pyarrow", "crc32c", "apache_beam"},
     "pipeline": {
         *("lengthwise.dataset", "lengthwise.transforms"),

@@ -203,14 +203,18 @@ def applicable(lines, extras):
 
 def test_constraints_pin_every_package_that_gets_installed(wheel):
     versions, seen = pins(), set()
-    waiting = applicable(metadata(wheel).get_all("Requires-Dist", []), {"test"})
+    own = metadata(wheel).get_all("Requires-Dist", [])
+    waiting = applicable(own, {"test"})
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         wanted = (name, frozenset(requirement.extras))
         if wanted not in seen:
             seen.add(wanted)
+            if name == "lengthwise":
+                waiting += applicable(own, requirement.extras)
+                continue
             assert name in versions, requirement
             assert requirement.specifier.contains(versions[name]), requirement
             waiting += requirements_of(*wanted, versions[name])
-    assert {"tensorflow", "apache-beam", "pytest", "rich"} <= {name for name, _ in seen}
+    assert {"tensorflow", "apache-beam", "pytest", "rich", "optuna"} <= {name for name, _ in seen}

@@ -28,7 +28,7 @@ def command(*, run: str, directory: str, checkpoint: str) -> None:
     lengthwise export RUN models/speakers/1
     """
     with without_chatter():
-        from lengthwise.model.export import export
+        from lengthwise.model.exporting import export
 
         exported = export(run, directory, checkpoint=checkpoint)
     click.echo("inputs of the signature serving_default")

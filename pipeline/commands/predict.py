@@ -51,7 +51,7 @@ def command(
     lengthwise predict RUN new-rows.jsonl -o predictions.parquet
     """
     with without_chatter():
-        import lengthwise.model  # noqa: F401, its libraries are loud only when they are loaded
+        import lengthwise.model.loading  # noqa: F401, TensorFlow is loud only when it is loaded
 
     from lengthwise.dataset.errors import UsageError
     from lengthwise.pipeline.predicting import predict

@@ -1,7 +1,7 @@
 """Export: a trained run as a SavedModel that takes ragged rows as they come.
 
 DIR/saved_model.pb, variables/   for TensorFlow and TensorFlow Serving; needs no Lengthwise
-DIR/model.keras                  the network alone; `import lengthwise.model` before loading it
+DIR/model.keras                  the network alone; import `MaskedBiLSTM` before loading it
 DIR/serving.json                 what goes in, what comes out, names of the classes
 """
 

@@ -1,0 +1,249 @@
+"""Staged rows as the workers of the exchange see them: mapped, and found by shard.
+
+Rows stay where ingesting left them. Once the plan is known, each unit gets a file of *places*
+beside its rows, sorted by shard, so that a shard finds its rows of a unit as one slice and never
+looks at a row of another:
+
+    units/000007.arrow                rows, in chunks sorted by (split, length)
+    shards-<plan>/places/000007       ids of its strings | places of shard 0 | of shard 1 | …
+
+A staged place has positions instead of addresses. Those from the size of the rows' file on are in
+the file of places itself: ids of strings, which the rows only have codes for.
+"""
+
+from __future__ import annotations
+
+import mmap
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lengthwise.dataset.errors import OutputError
+from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
+from lengthwise.transforms.row_places import (
+    bytes_of,
+    gather_rows,
+    place_dtype,
+    places_of,
+    spans_of,
+)
+from lengthwise.transforms.writing import TEMPORARY_PREFIX
+
+# Units that are mapped at once: each takes two file descriptors.
+_MAPPED_UNITS = 128
+# Bytes of rows that are copied before their pages are let go of: the kernel maps up to sixteen
+# pages for one that is touched, and all of them count as memory of the process.
+_TOUCHED_BYTES = 16 << 20
+
+
+# Number of a unit, first place in its file of places, number of places.
+Reference = tuple[int, int, int]
+
+
+class _MappedFile:
+    """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.data = pa.py_buffer(self._pages)
+
+    def holds(self, data: pa.Buffer) -> bool:
+        """Whether a buffer is a part of this file."""
+        return 0 <= data.address - self.data.address <= self.data.size - data.size
+
+    def let_go(self) -> None:
+        """Gives the pages back; those that are touched again come back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)
+
+
+class StagedUnit:
+    """The rows of one unit, mapped.
+
+    Args:
+        staging: the staging folder.
+        number: of the unit.
+    """
+
+    def __init__(self, staging: str, number: int) -> None:
+        self._file = _MappedFile(unit_rows_path(staging, number))
+        self._number = number
+
+    def chunks(self) -> Iterator[pa.RecordBatch]:
+        """The chunks of packed rows, in order."""
+        reader = pa.ipc.open_file(self._file.data)
+        for chunk in range(reader.num_record_batches):
+            yield reader.get_batch(chunk)
+
+    def write_places(
+        self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: Path
+    ) -> list[tuple[int, Reference]]:
+        """Writes the file of places.
+
+        Args:
+            chunks: of this unit, possibly with other values, and the number of the shard of each
+                row, (n,) integers; rows of negative numbers are left out.
+            shards: folder of the shards of the plan.
+
+        Returns:
+            For each shard that takes rows of this unit, its number and the reference to them.
+        """
+        path = unit_places_path(shards, self._number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "wb") as file:
+                places, numbers = [], []
+                for rows, shard in chunks:
+                    own = places_of(rows)
+                    for name, spans in spans_of(own):
+                        values = rows.column(name).buffers()[2]
+                        if values is None or self._file.holds(values):
+                            spans["address"] -= self._file.data.address
+                        else:
+                            position = self._file.data.size + file.tell()
+                            spans["address"] += position - values.address
+                            file.write(values)
+                        spans["address"][spans["size"] <= 0] = 0
+                    places.append(own)
+                    numbers.append(shard)
+                by_number, runs = by_shard(places, numbers)
+                start = file.tell()
+                file.write(by_number.data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        size = by_number.itemsize
+        return [
+            (number, (self._number, start + first * size, end - first))
+            for number, first, end in runs
+        ]
+
+
+def by_shard(
+    places: Sequence[np.ndarray], numbers: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """Sorts places by the number of their shard; stable.
+
+    Args:
+        places: parts of the places.
+        numbers: for each place of each part, the number of its shard; negative leaves it out.
+
+    Returns:
+        The places; for each shard, ascending, its number, its first place and the end.
+    """
+    number = np.concatenate(numbers)
+    kept = np.flatnonzero(number >= 0)
+    number = number[kept]
+    # Sorting integers of sixteen bits takes a fraction of the time.
+    small = number.astype(np.uint16) if number.size and number.max() < 1 << 16 else number
+    order = np.argsort(small, kind="stable")
+    distinct, firsts = np.unique(number[order], return_index=True)
+    ends = [*firsts[1:].tolist(), len(number)]
+    runs = list(zip(distinct.tolist(), firsts.tolist(), ends, strict=False))
+    return np.concatenate(places)[kept[order]], runs
+
+
+class StagedRows:
+    """The staged rows of all units; units stay mapped until there are too many of them.
+
+    Args:
+        staging: the staging folder.
+        shards: folder of the shards of the plan.
+    """
+
+    def __init__(self, staging: str, shards: Path) -> None:
+        self._staging = staging
+        self._shards = shards
+        self._units: dict[int, tuple[_MappedFile, _MappedFile]] = {}
+        self._dtype: np.dtype | None = None
+        self._touched = 0
+
+    def places(
+        self, references: Sequence[Reference], *, scattered: bool
+    ) -> tuple[np.ndarray, list[Any]]:
+        """Finds the rows of a shard.
+
+        Args:
+            references: at least one, in the order of units.
+            scattered: whether rows of other shards lie between those of this one. Such rows are
+                copied unless they are few, unit by unit as they lie on disk; rows in one piece are
+                left where they are.
+
+        Returns:
+            Places in the order of units and chunks, and what must be kept as long as they are used.
+        """
+        if len(references) <= _MAPPED_UNITS:
+            places, files = self._located(references)
+            nbytes = bytes_of(places)
+            if not scattered or nbytes <= _TOUCHED_BYTES:
+                self._touched += nbytes
+                return places, files
+        copies = [
+            gather_rows(part)
+            for first in range(0, len(references), _MAPPED_UNITS)
+            for part in self._parts(references[first : first + _MAPPED_UNITS])
+        ]
+        return np.concatenate([places_of(rows) for rows in copies]), copies
+
+    def _parts(self, references: Sequence[Reference]) -> Iterator[np.ndarray]:
+        """Places of about `_TOUCHED_BYTES` of rows at a time."""
+        places, _files = self._located(references)
+        rows = max(1, len(places) * _TOUCHED_BYTES // max(1, bytes_of(places)))
+        for first in range(0, len(places), rows):
+            part = places[first : first + rows]
+            yield part
+            self._touched += bytes_of(part)
+            self._let_go()
+
+    def _located(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
+        """Places with addresses, and the mapped files that these lie in."""
+        self._let_go()
+        units = [self._mapped(number) for number, _, _ in references]
+        if self._dtype is None:
+            self._dtype = place_dtype(pa.ipc.open_file(units[0][0].data).schema)
+        places = np.concatenate(
+            [
+                np.frombuffer(beside.data, self._dtype, rows, start)
+                for (_, beside), (_, start, rows) in zip(units, references, strict=True)
+            ]
+        )
+        counts = [rows for _, _, rows in references]
+        own = np.array([(rows.data.address, rows.data.size) for rows, _ in units])
+        other = np.array([(beside.data.address, beside.data.size) for _, beside in units])
+        own, other = np.repeat(own, counts, axis=0), np.repeat(other, counts, axis=0)
+        for _, spans in spans_of(places):
+            position = spans["address"]
+            end = position + np.maximum(spans["size"], 0)
+            if (position < 0).any() or (end > own[:, 1] + other[:, 1]).any():
+                raise OutputError(
+                    f"{self._staging}: staged rows are damaged; delete this folder and run the "
+                    "same command again"
+                )
+            beside = position >= own[:, 1]
+            spans["address"] += own[:, 0]
+            if beside.any():
+                spans["address"] += np.where(beside, other[:, 0] - own[:, 0] - own[:, 1], 0)
+        return places, units
+
+    def _mapped(self, number: int) -> tuple[_MappedFile, _MappedFile]:
+        if number not in self._units:
+            if len(self._units) >= _MAPPED_UNITS:
+                self._units = {}
+            self._units[number] = (
+                _MappedFile(unit_rows_path(self._staging, number)),
+                _MappedFile(unit_places_path(self._shards, number)),
+            )
+        return self._units[number]
+
+    def _let_go(self) -> None:
+        if self._touched > _TOUCHED_BYTES:
+            for files in self._units.values():
+                for file in files:
+                    file.let_go()
+            self._touched = 0
