@@ -21,6 +21,7 @@ from lengthwise.dataset.document import to_json
 from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS
 from lengthwise.model.loading import load_run
 from lengthwise.model.prediction import Predictor
+from lengthwise.model.preprocessing import observed_name
 from lengthwise.model.run import Run
 
 NETWORK_NAME = "model.keras"
@@ -124,6 +125,16 @@ def _description(predictor: Predictor, run: Run, exported: Exported) -> dict[str
         + [
             {"name": LENGTH, "dtype": "int64", "shape": ["rows"]},
             {"name": MASK, "dtype": "bool", "shape": ["steps"], "signature": "with_mask"},
+        ]
+        + [
+            {
+                "name": names[observed_name(feature.name)],
+                "dtype": "bool",
+                "shape": ["steps", *feature.shape],
+                "signature": "with_mask",
+            }
+            for feature in predictor.inputs
+            if feature.name in predictor.serving.preprocessing.element_masked
         ],
         "outputs": list(exported.outputs),
         "per_step": predictor.answers.per_step,

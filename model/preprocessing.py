@@ -305,11 +305,11 @@ class Preprocessing(tf.Module):
 
 def element_masked(plan: Plan, inputs: Sequence[Feature]) -> frozenset[str]:
     """Names of the inputs whose elements can be missing by themselves."""
-    return frozenset(f.name for f in inputs if getattr(plan.schema[f.name], "element_mask", False))
+    return frozenset(f.name for f in inputs if plan.schema[f.name].element_mask)
 
 
 def observed_name(name: str) -> str:
-    """Name of the mask of the elements of a feature."""
+    """Name of the mask of the elements of a feature, or of an input of a signature."""
     return f"{name}{RESERVED_SUFFIX}"
 
 

@@ -56,7 +56,8 @@ class Serving(tf.Module):
                 ours, theirs = observed_name(feature.name), self.input_names[feature.name]
                 masked[ours] = tf.TensorSpec([None, *feature.shape], tf.bool, ours)
                 self.input_names[ours] = observed_name(theirs)
-        self._masks = {name: masked[name].shape[1:] for name in masked.keys() - specs.keys()}
+        masks = sorted(masked.keys() - specs.keys())
+        self._masks = {name: tuple(masked[name].shape[1:].as_list()) for name in masks}
         renamed = {
             self.input_names[name]: tf.TensorSpec(spec.shape, spec.dtype, self.input_names[name])
             for name, spec in masked.items()
@@ -139,10 +140,7 @@ class Serving(tf.Module):
     def _with_masks(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of `numbers`; where no mask is given, nothing is missing by it."""
         total = tf.reduce_sum(values[LENGTH])
-        masks = {
-            name: tf.ones(tf.concat([[total], tf.constant(shape, tf.int64)], axis=0), tf.bool)
-            for name, shape in self._masks.items()
-        }
+        masks = {name: tf.ones([total, *shape], tf.bool) for name, shape in self._masks.items()}
         return {**masks, **values}
 
 

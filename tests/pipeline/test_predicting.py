@@ -41,6 +41,7 @@ OPTIONS = PlanOptions(
     overlong="truncate_end",
     normalize={"frames": "zscore"},
     fill="mean",
+    element_mask=True,
 )
 CONFIG = TrainConfig(
     label="topic", inputs=("frames", "words", "size"), units=4, embedding_size=3, epochs=1
@@ -58,6 +59,7 @@ def make_rows(count, seed=0):
         n = int(rng.integers(1, 13))
         frames = rng.normal(5, 3, (n, 2)).astype(np.float32)
         frames[rng.random(n) < 0.1] = np.nan
+        frames[rng.random(n) < 0.1, 1] = np.nan
         words = rng.integers(0, len(WORDS), n)
         rows.append(
             {
@@ -337,6 +339,7 @@ def test_an_export_answers_as_predict(run, run_of, loaded, new_files, tmp_path):
         "size": tf.constant([row["size"] for row in rows], tf.float32),
         "length": tf.constant([len(row["words"]) for row in rows], tf.int64),
     }
+    inputs["frames__observed"] = tf.ones(inputs["frames"].shape, tf.bool)
     known = tf.constant([word is not None for row in rows for word in row["words"]])
     model = tf.saved_model.load(str(exported))
     found = model.signatures["with_mask"](mask=known, **inputs)
@@ -349,7 +352,8 @@ def test_an_export_answers_as_predict(run, run_of, loaded, new_files, tmp_path):
     assert network.count_params() > 0
     described = json.loads((exported / "serving.json").read_text())
     assert described["classes"] == ["cats", "other"]
-    assert [item["name"] for item in described["inputs"]][-2:] == ["length", "mask"]
+    names = [item["name"] for item in described["inputs"]]
+    assert names == ["frames", "size", "words", "length", "mask", "frames__observed"]
 
     code, out, err = run("export", run_of("topic"), exported)
     assert (code, out) == (1, "")
