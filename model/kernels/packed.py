@@ -52,9 +52,15 @@ def packed_lstms(
     """
     units: Any = directions[0].recurrent.shape[0]
     if takes_loop(units, training=training):
-        return shrinking_lstms(
-            directions, steps, backwards, sequences=sequences, states=states, training=training
-        )
+        # A loop for each direction: two threads in one loop would wait for each other.
+        options = {"sequences": sequences, "states": states, "training": training}
+        ran = [
+            shrinking_lstms([direction], steps, [backward], **options)
+            for direction, backward in zip(directions, backwards, strict=True)
+        ]
+        return tf.concat([outputs for outputs, _ in ran], axis=2), [
+            state for _, states_of_one in ran for state in states_of_one
+        ]
     return run_each(
         segmented_lstm,
         directions,

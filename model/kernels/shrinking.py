@@ -1,4 +1,4 @@
-"""A loop over time with exactly the rows that still run, for both directions at once.
+"""A loop over time with exactly the rows that still run.
 
 Rows are sorted, longest first; at step t the first n(t) of them run:
 
