@@ -62,12 +62,20 @@ class Usage:
         return self.user_seconds + self.system_seconds
 
 
-def call_task(function: str, *, rows: int, fresh: Sequence[Path] = (), **arguments: Any) -> Task:
+def call_task(
+    function: str,
+    *,
+    rows: int,
+    fresh: Sequence[Path] = (),
+    python: str | Path = sys.executable,
+    **arguments: Any,
+) -> Task:
     """A task that calls `module:function` with keyword arguments that JSON can carry.
 
-    What the function returns, a dict or None, is the `own` of the task's usage.
+    What the function returns, a dict or None, is the `own` of the task's usage. `python` may be
+    that of another environment.
     """
-    return Task((sys.executable, __file__, function, json.dumps(arguments)), rows, fresh)
+    return Task((str(python), __file__, function, json.dumps(arguments)), rows, fresh)
 
 
 def run(task: Task, *, environment: Mapping[str, str] = SINGLE_THREAD) -> Usage:

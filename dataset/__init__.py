@@ -13,6 +13,7 @@ from lengthwise.dataset.errors import (
 from lengthwise.dataset.manifest import Account, Manifest, Shard
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Normalization, Plan
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.record import Field, RecordLayout
 from lengthwise.dataset.schema import Feature, Schema
 from lengthwise.dataset.verify import verify
@@ -36,6 +37,7 @@ __all__ = [
     "Schema",
     "SchemaError",
     "Shard",
+    "SourceOptions",
     "UsageError",
     "verify",
 ]

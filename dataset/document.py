@@ -96,6 +96,10 @@ class Fields:
             raise self.fail(f"{_key(name)} is {_shown(value)}, outside [{low}, {high}]")
         return value
 
+    def flag(self, name: str) -> bool:
+        """A bool that older documents do not have, where it was False."""
+        return self.take(name, bool) if name in self.members else False
+
     def number(self, name: str) -> float | int:
         """A finite number."""
         value = self.members.get(name)
@@ -106,9 +110,15 @@ class Fields:
             raise self.fail(f"{_key(name)} is {_shown(value)}, not a finite number")
         return value
 
-    def text(self, name: str) -> str:
-        """A string."""
+    def text(self, name: str, *, default: str | None = None) -> str:
+        """A string; a default is for members that older documents do not have."""
+        if default is not None and name not in self.members:
+            return default
         return self.take(name, str)
+
+    def optional_text(self, name: str) -> str | None:
+        """A string; None where there is none, or null."""
+        return None if self.members.get(name) is None else self.text(name)
 
     def nested(self, name: str) -> Fields:
         """A member that is itself an object."""

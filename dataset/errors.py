@@ -5,9 +5,22 @@ Every message says what is wrong, where (file, row, feature) and what to do, on 
 
 from __future__ import annotations
 
+_MAX_CHARACTERS = 4000
+
 
 class LengthwiseError(Exception):
-    """Base of all errors that Lengthwise raises on purpose."""
+    """Base of all errors that Lengthwise raises on purpose.
+
+    Names of files and columns may hold anything; the message is one printable line all the same.
+
+    Example:
+        >>> str(LengthwiseError("a\\nb.parquet: no such file"))
+        'a\\\\nb.parquet: no such file'
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()[:_MAX_CHARACTERS]
+        return text if text.isprintable() else "".join(map(_printable, text))
 
 
 class UsageError(LengthwiseError):
@@ -36,3 +49,7 @@ class ManifestError(LengthwiseError):
 
 class CorruptDataError(LengthwiseError):
     """Bytes on disk differ from what the manifest promises."""
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]

@@ -13,9 +13,15 @@ from typing import Any
 
 import crc32c
 
+from lengthwise.dataset.compression import NONE, SUFFIXES
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.errors import ManifestError, PlanError, SchemaError
-from lengthwise.dataset.options import MAX_LENGTH, check_max_lengths, check_split_name
+from lengthwise.dataset.options import (
+    COMPRESSIONS,
+    MAX_LENGTH,
+    check_max_lengths,
+    check_split_name,
+)
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
 
@@ -27,6 +33,7 @@ STAGING_NAME = ".staging"
 REJECTED_NAME = "rejected/part-00000.parquet"
 MANIFEST_FORMAT = "lengthwise-dataset"
 MANIFEST_VERSION = 1
+STRIDED, CANONICAL = "strided", "canonical"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -43,6 +50,7 @@ class Shard:
         steps: real steps in it, the sum of the rows' lengths.
         nbytes: size of the file.
         crc32c: of the whole file.
+        compression: of the file, which `nbytes` and `crc32c` are of.
     """
 
     split: str
@@ -53,6 +61,7 @@ class Shard:
     steps: int
     nbytes: int
     crc32c: int
+    compression: str = NONE
 
     @property
     def name(self) -> str:
@@ -62,12 +71,17 @@ class Shard:
             >>> Shard("train", 64, 0, 4, 10, 500, 2660, 0).name
             'train/len00064-00000-of-00004.tfrecord'
         """
-        return shard_name(self.split, self.max_length, self.index, self.count)
+        return shard_name(
+            self.split, self.max_length, self.index, self.count, compression=self.compression
+        )
 
 
-def shard_name(split: str, max_length: int, index: int, count: int) -> str:
+def shard_name(
+    split: str, max_length: int, index: int, count: int, *, compression: str = NONE
+) -> str:
     """The deterministic name of a shard below the data folder."""
-    return f"{split}/len{max_length:05d}-{index:05d}-of-{count:05d}.tfrecord"
+    name = f"{split}/len{max_length:05d}-{index:05d}-of-{count:05d}.tfrecord"
+    return name + SUFFIXES[compression]
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,8 @@ class Manifest:
         shards: sorted by split, max_length, index; only shards that hold records.
         accounts: split -> account.
         plan_crc32c: of `plan.json`.
+        canonical: whether varints are as short as they can be; otherwise records are strided.
+        compression: of the shards.
     """
 
     root: Path
@@ -130,6 +146,8 @@ class Manifest:
     shards: tuple[Shard, ...]
     accounts: Mapping[str, Account]
     plan_crc32c: int
+    canonical: bool = False
+    compression: str = NONE
 
     @property
     def data_folder(self) -> Path:
@@ -140,10 +158,18 @@ class Manifest:
     def splits(self) -> tuple[str, ...]:
         return tuple(sorted(self.accounts))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the shards are matrices of bytes as they are: strided and not compressed."""
+        return not self.canonical and self.compression == NONE
+
     @cached_property
     def layouts(self) -> dict[int, RecordLayout]:
         """max_length -> layout of the records of that bucket."""
-        return {t: RecordLayout.of(self.schema, t, self.widths) for t in self.max_lengths}
+        return {
+            t: RecordLayout.of(self.schema, t, self.widths, canonical=self.canonical)
+            for t in self.max_lengths
+        }
 
     def shards_of(self, split: str, max_length: int | None = None) -> tuple[Shard, ...]:
         """The shards of a split, or of one of its buckets.
@@ -181,6 +207,8 @@ class Manifest:
             "created_by": self.created_by,
             "fingerprint": self.fingerprint,
             "seed": self.seed,
+            "layout": CANONICAL if self.canonical else STRIDED,
+            "compression": self.compression,
             "schema": self.schema.to_json(),
             "varint_widths": dict(sorted(self.widths.items())),
             "buckets": [_bucket_json(self.layouts[t]) for t in self.max_lengths],
@@ -272,6 +300,11 @@ def crc_matches(document: Mapping[str, Any]) -> bool:
 
 
 def _bucket_json(layout: RecordLayout) -> dict[str, Any]:
+    if layout.canonical:
+        return {
+            "max_length": layout.max_length,
+            "fields": {field.name: {"count": field.count} for field in layout.fields},
+        }
     return {
         "max_length": layout.max_length,
         "stride": layout.stride,
@@ -290,6 +323,12 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
     buckets = fields.objects("buckets")
     max_lengths = tuple(b.integer("max_length", low=1, high=MAX_LENGTH) for b in buckets)
     accounts = fields.nested("accounts")
+    layout = fields.text("layout", default=STRIDED)
+    compression = fields.text("compression", default=NONE)
+    if layout not in (STRIDED, CANONICAL):
+        raise fields.fail(f"the layout {layout[:40]!r} is neither '{STRIDED}' nor '{CANONICAL}'")
+    if compression not in COMPRESSIONS:
+        raise fields.fail(f"the compression {compression[:40]!r} is none of {COMPRESSIONS}")
     try:
         schema = Schema.from_json(fields.objects("schema"))
         check_max_lengths(max_lengths, place="buckets")
@@ -307,9 +346,11 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
                 for feature in schema.features
                 if feature.dtype == "int64"
             },
-            shards=tuple(_shard(item) for item in fields.objects("shards")),
+            shards=tuple(_shard(item, compression) for item in fields.objects("shards")),
             accounts={split: _account(accounts.nested(split)) for split in accounts.members},
             plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
+            canonical=layout == CANONICAL,
+            compression=compression,
         )
         layouts = manifest.layouts
     except (PlanError, SchemaError) as reason:
@@ -341,7 +382,7 @@ def _account(fields: Fields) -> Account:
     )
 
 
-def _shard(fields: Fields) -> Shard:
+def _shard(fields: Fields, compression: str) -> Shard:
     return Shard(
         split=fields.text("split"),
         max_length=fields.integer("max_length", low=1, high=MAX_LENGTH),
@@ -351,4 +392,5 @@ def _shard(fields: Fields) -> Shard:
         steps=fields.integer("steps"),
         nbytes=fields.integer("bytes"),
         crc32c=fields.integer("crc32c", high=2**32 - 1),
+        compression=compression,
     )

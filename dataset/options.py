@@ -17,6 +17,7 @@ SIDES = ("right", "left")
 EMPTY = ("drop", "error")
 NAN = ("missing", "keep", "error")
 FILLS = ("zero", "forward", "mean")
+COMPRESSIONS = ("none", "gzip")
 NORMALIZATIONS = ("zscore", "minmax", "log1p")
 MAX_LENGTH = 1 << 24
 MAX_SPLITS = 256
@@ -40,7 +41,7 @@ class PlanOptions:
         max_length: rows with more steps are overlong; None allows any length.
         overlong: what becomes of overlong rows, one of `OVERLONG`.
         overlap: steps that a piece of an overlong row shares with the one before; with `split`.
-        empty: what becomes of rows without a step, `drop` or `error`.
+        empty: what becomes of rows without a step, null or empty, `drop` or `error`.
         splits: name -> fraction of the rows; the fractions add up to 1.
         seed: of the row keys, which decide split, shard and order.
         shard_size: bytes that a shard should take at most on average.
@@ -54,6 +55,11 @@ class PlanOptions:
         split_column: column that names the split of each row.
         padding: the side of a row that is padded, `right` or `left`.
         pad_value: what stands in padding of numbers; the mask, not the value, says what it is.
+        element_mask: a null or NaN element of a vector or matrix per step is masked by itself;
+            otherwise its whole step is missing.
+        canonical: write varints as short as they can be, as protobuf does, instead of giving all
+            records of a bucket one size.
+        compression: of the shards, `none` or `gzip`.
         max_rejected: faulty rows that are left out before the build fails: a number, as `10`, or a
             share of all rows, as `0.1%`.
     """
@@ -79,6 +85,9 @@ class PlanOptions:
     padding: str = "right"
     pad_value: float = 0.0
     max_rejected: str = "0"
+    element_mask: bool = False
+    canonical: bool = False
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         _within("buckets", self.num_buckets, 1, MAX_LENGTH)
@@ -102,6 +111,7 @@ class PlanOptions:
                 f"--overlap is {self.overlap}; it must be below --max-length, with --overlong split"
             )
         one_of("nan", self.nan, NAN)
+        one_of("compression", self.compression, COMPRESSIONS)
         if isinstance(self.fill, str):
             one_of("fill", self.fill, FILLS)
         elif not math.isfinite(self.fill):
@@ -151,6 +161,9 @@ class PlanOptions:
             "padding": self.padding,
             "pad_value": self.pad_value,
             "max_rejected": self.max_rejected,
+            "element_mask": self.element_mask,
+            "canonical": self.canonical,
+            "compression": self.compression,
         }
 
     def rejected_limit(self, rows: int) -> int:
@@ -205,6 +218,9 @@ class PlanOptions:
                 padding=fields.text("padding"),
                 pad_value=float(fields.number("pad_value")),
                 max_rejected=fields.text("max_rejected"),
+                element_mask=fields.flag("element_mask"),
+                canonical=fields.flag("canonical"),
+                compression=_optional_text(fields, "compression") or "none",
             )
         except PlanError as reason:
             if str(reason).startswith(fields.place):

@@ -20,6 +20,7 @@ from lengthwise.dataset.options import (
     check_split_name,
     one_of,
 )
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.record import RecordLayout, varint_width
 from lengthwise.dataset.schema import NUMBERS, TOKENS, Schema
 
@@ -117,8 +118,10 @@ class Plan:
         vocabularies: feature name -> its strings in the order of their ids; tokens begin with id
             2, after padding and unknown, classes with 0.
         normalizations: feature name -> constants, from observed steps of the training split.
-        means: float sequence -> mean of each value of a step, likewise; where missing steps are
+        means: float sequence -> mean of each value of a step, likewise; where what is missing is
             filled by the mean.
+        reading: how the files of the input are read, as `SourceOptions.planned`; None where the
+            input was no files, or the plan is older than this.
     """
 
     schema: Schema
@@ -129,6 +132,7 @@ class Plan:
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     normalizations: Mapping[str, Normalization] = field(default_factory=dict)
     means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    reading: SourceOptions | None = None
 
     def __post_init__(self) -> None:
         check_max_lengths(self.max_lengths, place="max_lengths")
@@ -181,7 +185,8 @@ class Plan:
 
     def layout(self, max_length: int) -> RecordLayout:
         """The layout of the records of one bucket."""
-        return RecordLayout.of(self.schema, max_length, self.widths)
+        canonical = self.options.canonical
+        return RecordLayout.of(self.schema, max_length, self.widths, canonical=canonical)
 
     def bucket_rows(self, split: str) -> dict[int, int]:
         """max_length -> rows of a split, for all buckets."""
@@ -221,6 +226,7 @@ class Plan:
             "version": PLAN_VERSION,
             "schema": self.schema.to_json(),
             "options": self.options.to_json(),
+            **({} if self.reading is None else {"reading": self.reading.to_json()}),
             "max_lengths": list(self.max_lengths),
             "statistics": {
                 name: self.statistics[name].to_json() for name in sorted(self.statistics)
@@ -284,6 +290,11 @@ class Plan:
                     for name in normalizations.members
                 },
                 means={name: tuple(means.numbers(name)) for name in means.members},
+                reading=(
+                    SourceOptions.from_json(fields.nested("reading"))
+                    if "reading" in fields.members
+                    else None
+                ),
             )
         except (PlanError, SchemaError) as reason:
             if str(reason).startswith(str(path)):

@@ -27,7 +27,7 @@ from functools import cached_property
 import numpy as np
 
 from lengthwise.dataset.errors import PlanError
-from lengthwise.dataset.schema import LENGTH, MASK, Feature, Schema
+from lengthwise.dataset.schema import LENGTH, MASK, RESERVED_SUFFIX, Feature, Schema
 from lengthwise.dataset.tfrecord import FOOTER_BYTES, FRAME_BYTES, frame_header
 
 FLOAT_BYTES = 4
@@ -56,8 +56,8 @@ class Field:
     """Where the values of one feature stand in a record.
 
     Attributes:
-        name: of the feature, or `length` or `mask`.
-        dtype: `float32` or `int64`.
+        name: of the feature, or `length`, `mask` or `<feature>__observed`.
+        dtype: `float32` or `int64`, as stored.
         shape: of the decoded values of one record, padded steps first for sequences.
         width: bytes of one value: 4 for floats, the fixed varint width for integers.
         offset: of the first value, from the start of the framed record.
@@ -68,6 +68,11 @@ class Field:
     shape: tuple[int, ...]
     width: int
     offset: int
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the values are bools, stored as 0 and 1."""
+        return self.name == MASK or self.name.endswith(RESERVED_SUFFIX)
 
     @property
     def count(self) -> int:
@@ -88,6 +93,8 @@ class RecordLayout:
         max_length: padded number of steps, T.
         fields: in the order in which they stand in the record.
         heads: for each field, the bytes between the payload of the one before and its own.
+        canonical: True where the records on disk have varints as short as they can be, see
+            `lengthwise.dataset.canonical`. What is said here of bytes is then the most they take.
 
     Example:
         >>> from lengthwise.dataset.schema import Feature, Schema
@@ -100,6 +107,7 @@ class RecordLayout:
     max_length: int
     fields: tuple[Field, ...]
     heads: tuple[bytes, ...]
+    canonical: bool = False
 
     @property
     def stride(self) -> int:
@@ -126,13 +134,21 @@ class RecordLayout:
         raise KeyError(name)
 
     @classmethod
-    def of(cls, schema: Schema, max_length: int, widths: Mapping[str, int]) -> RecordLayout:
+    def of(
+        cls,
+        schema: Schema,
+        max_length: int,
+        widths: Mapping[str, int],
+        *,
+        canonical: bool = False,
+    ) -> RecordLayout:
         """Lays out the records of a bucket.
 
         Args:
             schema: the features.
             max_length: padded number of steps.
             widths: varint bytes of every integer feature of the schema.
+            canonical: whether varints are as short as they can be.
 
         Raises:
             PlanError: the record would be too large to be read back.
@@ -143,23 +159,26 @@ class RecordLayout:
         ]
         for feature in schema.features:
             width = FLOAT_BYTES if feature.dtype == "float32" else widths[feature.name]
-            shapes.append((feature.name, feature.dtype, _padded_shape(feature, max_length), width))
-        shapes.sort(key=lambda item: item[0].encode())
+            shape = _padded_shape(feature, max_length)
+            shapes.append((feature.name, feature.dtype, shape, width))
+            if feature.element_mask:
+                shapes.append((feature.observed_name, "int64", shape, 1))
+        shapes.sort(key=lambda item: map_order(item[0]))
         total = sum(_size(shape, width) for _, _, shape, width in shapes)
         if total > MAX_RECORD_BYTES:
             raise PlanError(
                 f"a record of {max_length} steps takes {total} bytes, more than "
                 f"{MAX_RECORD_BYTES}: give a smaller --max-length"
             )
-        heads = [_head(name, dtype, _size(shape, width)) for name, dtype, shape, width in shapes]
-        features_size = total + sum(len(head) for head in heads)
-        features = _tag(1, _LENGTH_DELIMITED) + _varint(features_size)
-        heads[0] = frame_header(len(features) + features_size) + features + heads[0]
+        heads = [
+            entry_head(name, dtype, _size(shape, width)) for name, dtype, shape, width in shapes
+        ]
+        heads[0] = record_head(total + sum(len(head) for head in heads)) + heads[0]
         fields, end = [], 0
         for (name, dtype, shape, width), head in zip(shapes, heads, strict=True):
             fields.append(Field(name, dtype, shape, width, end + len(head)))
             end = fields[-1].payload.stop
-        return cls(max_length, tuple(fields), tuple(heads))
+        return cls(max_length, tuple(fields), tuple(heads), canonical)
 
     def decode_field(self, name: str, framed: np.ndarray) -> np.ndarray:
         """Reads the values of one feature of many records at once, without a parser.
@@ -169,16 +188,10 @@ class RecordLayout:
             framed: (n, stride) uint8; frames are not checked.
 
         Returns:
-            (n, …) float32 or int64, bool for `mask`.
+            (n, …) float32 or int64, bool for masks.
         """
         field = self[name]
-        payload = framed[:, field.payload]
-        shape = (len(framed), *field.shape)
-        if name == MASK:
-            return payload.astype(np.bool_).reshape(shape)
-        if field.dtype == "float32":
-            return np.ascontiguousarray(payload).view("<f4").reshape(shape)
-        return decode_varints(payload, field.width).reshape(shape)
+        return decode_payload(field, framed[:, field.payload])
 
     def decode(self, framed: np.ndarray) -> dict[str, np.ndarray]:
         """Reads all values of many records; see `decode_field`.
@@ -187,6 +200,39 @@ class RecordLayout:
             name -> (n, …) for each feature, `length` and `mask`.
         """
         return {field.name: self.decode_field(field.name, framed) for field in self.fields}
+
+
+def decode_payload(field: Field, payload: np.ndarray) -> np.ndarray:
+    """Values of one feature of many records.
+
+    Args:
+        field: the feature.
+        payload: (n, bytes) uint8.
+
+    Returns:
+        (n, …) float32 or int64, bool for masks.
+    """
+    shape = (len(payload), *field.shape)
+    if field.is_mask:
+        return payload.astype(np.bool_).reshape(shape)
+    if field.dtype == "float32":
+        return np.ascontiguousarray(payload).view("<f4").reshape(shape)
+    return decode_varints(payload, field.width).reshape(shape)
+
+
+def map_order(name: str) -> bytes:
+    """What the features of a record are sorted by: the order of protobuf in Python.
+
+    Names are compared byte by byte, and where one begins with the other the longer comes first.
+    No byte of UTF-8 is 0xff, so a name that ends comes after all that go on.
+
+    Source: upb, `upb/message/map_sorter.c`, which sorts the keys of a map for deterministic output.
+
+    Example:
+        >>> sorted(["a", "b", "ab"], key=map_order)
+        ['ab', 'a', 'b']
+    """
+    return name.encode() + b"\xff"
 
 
 def encode_varints(values: np.ndarray, width: int, out: np.ndarray) -> None:
@@ -246,7 +292,13 @@ def _size(shape: tuple[int, ...], width: int) -> int:
     return math.prod(shape) * width
 
 
-def _head(name: str, dtype: str, size: int) -> bytes:
+def record_head(features_size: int) -> bytes:
+    """The frame and the Example up to its first feature, of `features_size` bytes in all."""
+    features = _tag(1, _LENGTH_DELIMITED) + _varint(features_size)
+    return frame_header(len(features) + features_size) + features
+
+
+def entry_head(name: str, dtype: str, size: int) -> bytes:
     """One entry of the feature map up to its payload of `size` bytes."""
     values = _tag(1, _LENGTH_DELIMITED) + _varint(size)
     value_list = _tag(

@@ -37,6 +37,8 @@ class Feature:
         label: True where it is what a model should predict.
         encoding: `numbers`, or how strings became int64: `tokens`, the ids of a vocabulary (0 is
             padding, 1 unknown), or `classes`, numbered from 0. The strings are in the plan.
+        element_mask: True where each element of a step can be missing by itself; which of them
+            were observed is then a feature of its own, `observed_name`.
 
     Example:
         >>> Feature("frames", "float32", (12,), sequence=True).describe()
@@ -49,6 +51,7 @@ class Feature:
     sequence: bool = True
     label: bool = False
     encoding: str = NUMBERS
+    element_mask: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.isprintable():
@@ -68,6 +71,20 @@ class Feature:
                 f"feature '{self.name}': the encoding {self.encoding!r} does not exist for "
                 f"{self.dtype}"
             )
+        if self.element_mask and not (self.sequence and self.shape):
+            raise SchemaError(
+                f"feature '{self.name}': only a sequence of vectors has a mask of elements"
+            )
+
+    @property
+    def observed_name(self) -> str:
+        """Name of the feature that says which elements were observed."""
+        return f"{self.name}{RESERVED_SUFFIX}"
+
+    @property
+    def channel(self) -> Feature:
+        """One value of each step, as a feature of its own."""
+        return replace(self, shape=(), element_mask=False)
 
     @property
     def size(self) -> int:
@@ -81,6 +98,7 @@ class Feature:
         words = [self.dtype, shape]
         words += [self.encoding] if self.encoding != NUMBERS else []
         words += ["label"] if self.label else []
+        words += ["with element mask"] if self.element_mask else []
         return f"{self.name}: {' '.join(words)}"
 
 
@@ -130,6 +148,21 @@ class Schema:
     def as_numbers(self) -> Schema:
         """The same features once their strings are ids."""
         return Schema(tuple(replace(feature, encoding=NUMBERS) for feature in self.features))
+
+    @property
+    def with_element_masks(self) -> Schema:
+        """The same features, each element of a vector or matrix per step masked by itself."""
+        return Schema(
+            tuple(
+                replace(feature, element_mask=feature.sequence and feature.shape != ())
+                for feature in self.features
+            )
+        )
+
+    @property
+    def element_masked(self) -> tuple[Feature, ...]:
+        """Features with a mask of elements."""
+        return tuple(feature for feature in self.features if feature.element_mask)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,6 +251,7 @@ class Schema:
                 "sequence": feature.sequence,
                 "label": feature.label,
                 "encoding": feature.encoding,
+                "element_mask": feature.element_mask,
             }
             for feature in self.features
         ]
@@ -241,6 +275,7 @@ class Schema:
                         sequence=fields.take("sequence", bool),
                         label=fields.take("label", bool),
                         encoding=fields.text("encoding"),
+                        element_mask=fields.flag("element_mask"),
                     )
                 )
             except SchemaError as reason:

@@ -83,14 +83,26 @@ def seal_frames(framed: np.ndarray) -> None:
     n, stride = framed.shape
     if n == 0:
         return
-    flat = framed.reshape(-1).data
-    crc = crc32c.crc32c
-    end = stride - FOOTER_BYTES
+    starts = np.arange(0, n * stride, stride) + HEADER_BYTES
+    crcs = masked_crcs(framed.reshape(-1), starts, starts + (stride - FRAME_BYTES))
+    framed[:, stride - FOOTER_BYTES :] = crcs.astype("<u4").view(np.uint8).reshape(n, FOOTER_BYTES)
+
+
+def masked_crcs(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Masked CRC32C of pieces of an array of bytes.
+
+    Args:
+        flat: (bytes,) uint8.
+        starts, ends: (n,) int64, of the pieces.
+
+    Returns:
+        (n,) uint32.
+    """
+    data, crc = flat.data, crc32c.crc32c
     # One call a record is the fastest there is in Python: the checksum itself outweighs the loop.
-    crcs = [crc(flat[at + HEADER_BYTES : at + end]) for at in range(0, n * stride, stride)]
-    values = np.array(crcs, np.uint32)
-    masked = ((values >> np.uint32(15)) | (values << np.uint32(17))) + np.uint32(_MASK_DELTA)
-    framed[:, end:] = masked.astype("<u4").view(np.uint8).reshape(n, FOOTER_BYTES)
+    pieces = zip(starts.tolist(), ends.tolist(), strict=True)
+    values = np.array([crc(data[start:end]) for start, end in pieces], np.uint32)
+    return ((values >> np.uint32(15)) | (values << np.uint32(17))) + np.uint32(_MASK_DELTA)
 
 
 def read_records(path: str | os.PathLike[str], *, max_bytes: int = 1 << 31) -> Iterator[bytes]:

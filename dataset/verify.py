@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import crc32c
-import numpy as np
 
 from lengthwise.dataset.document import read_document
 from lengthwise.dataset.errors import CorruptDataError, LengthwiseError, ManifestError
@@ -20,8 +20,9 @@ from lengthwise.dataset.manifest import (
     crc_matches,
     data_folders,
 )
+from lengthwise.dataset.record import RecordLayout
 from lengthwise.dataset.schema import LENGTH
-from lengthwise.dataset.tfrecord import read_records
+from lengthwise.dataset.shard_records import check_frames, decode_block, read_shard
 
 _BLOCK_BYTES = 1 << 20
 
@@ -29,7 +30,8 @@ _BLOCK_BYTES = 1 << 20
 def verify(path: str | os.PathLike[str]) -> list[str]:
     """Finds every difference between a dataset and its manifest.
 
-    Each shard is read whole: size, CRC32C, records, and the sum of their lengths. The manifest's
+    Each shard is read whole: size, CRC32C, the checksums of every record, their number, and the sum
+    of their lengths. The manifest's
     own checksum, the accounts, the plan and files that nothing names are checked too.
 
     Args:
@@ -106,44 +108,62 @@ def _plan_faults(manifest: Manifest) -> Iterator[str]:
 def _shard_faults(manifest: Manifest, shard: Shard) -> Iterator[str]:
     path = manifest.path_of(shard)
     layout = manifest.layouts[shard.max_length]
-    rows = max(1, _BLOCK_BYTES // layout.stride)
-    crc = records = steps = 0
     try:
-        with open(path, "rb") as file:
-            nbytes = os.fstat(file.fileno()).st_size
-            while block := file.read(rows * layout.stride):
-                crc = crc32c.crc32c(block, crc)
-                framed = np.frombuffer(block, np.uint8)
-                framed = framed[: len(framed) // layout.stride * layout.stride]
-                framed = framed.reshape(-1, layout.stride)
-                records += len(framed)
-                steps += int(layout.decode_field(LENGTH, framed).sum())
+        with open(path, "rb") as raw:
+            file = _Checked(raw)
+            records, steps, damage = _count(file, shard, layout)
     except FileNotFoundError:
         yield f"{path}: is missing"
         return
     except OSError as reason:
         yield f"{path}: cannot be read: {reason.strerror}"
         return
-    if nbytes != shard.nbytes:
-        yield f"{path}: has {nbytes} bytes, the manifest says {shard.nbytes}"
-    if shard.nbytes != shard.records * layout.stride:
+    if file.nbytes != shard.nbytes:
+        yield f"{path}: has {file.nbytes} bytes, the manifest says {shard.nbytes}"
+    if manifest.is_plain and shard.nbytes != shard.records * layout.stride:
         yield (
             f"{path}: the manifest says {shard.records} records of {layout.stride} bytes, "
             f"but {shard.nbytes} bytes in all"
         )
-    if crc != shard.crc32c:
-        yield f"{path}: CRC32C is {crc:08x}, the manifest says {shard.crc32c:08x}{_where(path)}"
+    if file.crc32c != shard.crc32c:
+        where = f" ({damage})" if damage else ""
+        yield (f"{path}: CRC32C is {file.crc32c:08x}, the manifest says {shard.crc32c:08x}{where}")
+    elif damage:
+        yield f"{path}: {damage}"
     elif records != shard.records:
         yield f"{path}: has {records} records, the manifest says {shard.records}"
     elif steps != shard.steps:
         yield f"{path}: has {steps} real steps, the manifest says {shard.steps}"
 
 
-def _where(path: Path) -> str:
-    """Names the first damaged record, where the damage is within a record."""
+def _count(file: _Checked, shard: Shard, layout: RecordLayout) -> tuple[int, int, str]:
+    """Reads a file to its end: its records, their steps, and the first damage where there is one.
+
+    A record is taken apart only where both its checksums are right.
+    """
+    records = steps = 0
+    damage = ""
     try:
-        for _ in read_records(path):
-            pass
+        for block in read_shard(file, layout, shard.compression, records=shard.records):
+            check_frames(block, layout, first=records)
+            records += len(block)
+            steps += int(decode_block(block, layout, [LENGTH])[LENGTH].sum())
     except CorruptDataError as fault:
-        return f" ({str(fault).removeprefix(f'{path}: ')})"
-    return ""
+        damage = str(fault)
+    while file.read(_BLOCK_BYTES):
+        pass
+    return records, steps, damage
+
+
+class _Checked:
+    """A file whose bytes are counted and summed up as they are read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.nbytes = self.crc32c = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.nbytes += len(data)
+        self.crc32c = crc32c.crc32c(data, self.crc32c)
+        return data

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lengthwise.dataset import Field, Schema, SchemaError, UsageError
-from lengthwise.dataset.record import decode_varints
-from lengthwise.dataset.schema import LENGTH, MASK
+from lengthwise.dataset import Feature, Schema, SchemaError, UsageError
+from lengthwise.dataset.schema import LENGTH, MASK, RESERVED_SUFFIX
 from lengthwise.model.shards import BucketRows
 
 FORMS = ("dict", "tuple")
@@ -47,8 +46,11 @@ class BatchDecoder:
         self.schema = schema
         self.labels = schema_labels if label is None else (label,)
         # Labels that are not asked for are left out: as inputs they would give the answer away.
+        hidden = {*self.labels, *schema_labels}
         self.features = tuple(
-            name for name in schema.names if name not in (*self.labels, *schema_labels)
+            stored
+            for name in schema.names
+            for stored in _stored_names(schema[name], as_input=name not in hidden)
         )
         self.sample_weight = sample_weight
         self.form = form
@@ -68,9 +70,9 @@ class BatchDecoder:
             LENGTH: ("int32", ()),
         }
         for name in (*self.features, *self.labels):
-            feature = self.schema[name]
+            feature = self.schema[name.removesuffix(RESERVED_SUFFIX)]
             shape = (steps, *feature.shape) if feature.sequence else feature.shape
-            specs[name] = (feature.dtype, shape)
+            specs[name] = ("bool" if name.endswith(RESERVED_SUFFIX) else feature.dtype, shape)
         for label in self.labels if self.sample_weight else ():
             specs[_weight_of(label)] = ("float32", (steps,) if self.schema[label].sequence else ())
         return specs
@@ -86,9 +88,9 @@ class BatchDecoder:
             In the order of `names`: mask (B, T) bool, length (B,) int32, features, labels, and for
             each label its weights (B,) or (B, T) float32 if they are asked for.
         """
-        fields = [bucket.layout[n] for n in (MASK, LENGTH, *self.features, *self.labels)]
-        payloads = bucket.gather(rows, fields)
-        arrays = [decode_payload(f, p) for f, p in zip(fields, payloads, strict=True)]
+        names = (MASK, LENGTH, *self.features, *self.labels)
+        arrays = bucket.read(rows, [bucket.layout[name] for name in names])
+        arrays[1] = arrays[1].astype(np.int32)
         mask, length = arrays[0], arrays[1]
         for label in self.labels if self.sample_weight else ():
             # Rows that only fill a batch are the only ones of length 0.
@@ -115,23 +117,10 @@ class BatchDecoder:
         return {name: of(name) for name in self.labels}
 
 
-def decode_payload(field: Field, payload: np.ndarray) -> np.ndarray:
-    """Values of one feature of many rows.
-
-    Args:
-        field: the feature.
-        payload: (n, bytes) uint8, contiguous.
-
-    Returns:
-        (n, …) float32 or int64; bool for the mask and int32 for the length.
-    """
-    shape = (len(payload), *field.shape)
-    if field.name == MASK:
-        return payload.astype(np.bool_).reshape(shape)
-    if field.dtype == "float32":
-        return payload.view("<f4").reshape(shape)
-    values = decode_varints(payload, field.width).reshape(shape)
-    return values.astype(np.int32) if field.name == LENGTH else values
+def _stored_names(feature: Feature, *, as_input: bool) -> list[str]:
+    """A feature and which of its elements were observed; of a label only the latter."""
+    observed = [feature.observed_name] if feature.element_mask else []
+    return [feature.name, *observed] if as_input else observed
 
 
 def _weight_of(label: str) -> str:

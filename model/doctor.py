@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from lengthwise.dataset import InputError
+from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.mask_trace import Call, keras_mask, trace_calls
 from lengthwise.model.padding_probe import Probe, make_probe, probe_batch
 

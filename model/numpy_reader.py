@@ -10,7 +10,6 @@ import numpy as np
 
 from lengthwise.dataset import Manifest
 from lengthwise.dataset.schema import LENGTH, MASK
-from lengthwise.model.decoding import decode_payload
 from lengthwise.model.epochs import Epochs
 from lengthwise.model.read_options import ReadOptions
 from lengthwise.model.row_filter import RowFilter
@@ -85,7 +84,8 @@ class Rows(Sequence[Row]):
 
         Returns:
             name -> value of every feature and label: sequences (length, …), others of the shape of
-            the feature; "mask" (length,) bool; "length" int32.
+            the feature; "mask" (length,) bool; "length" int32; with an element mask
+            "<name>__observed" (length, …) bool.
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
@@ -96,18 +96,16 @@ class Rows(Sequence[Row]):
         bucket = self._buckets[number]
         row_number = np.array([index - (self._ends[number] - len(bucket))])
         fields = bucket.layout.fields
-        values = {
-            field.name: decode_payload(field, payload)[0]
-            for field, payload in zip(fields, bucket.gather(row_number, fields), strict=True)
-        }
+        arrays = bucket.read(row_number, fields)
+        values = {field.name: array[0] for field, array in zip(fields, arrays, strict=True)}
         length = int(values[LENGTH])
-        row: Row = {
-            feature.name: values[feature.name][:length]
-            if feature.sequence
-            else values[feature.name]
-            for feature in self.schema.features
-        }
-        return {**row, MASK: values[MASK][:length], LENGTH: values[LENGTH]}
+        row: Row = {}
+        for feature in self.schema.features:
+            steps = slice(length) if feature.sequence else ...
+            row[feature.name] = values[feature.name][steps]
+            if feature.element_mask:
+                row[feature.observed_name] = values[feature.observed_name][steps]
+        return {**row, MASK: values[MASK][:length], LENGTH: values[LENGTH].astype(np.int32)}
 
 
 def as_numpy(

@@ -1,11 +1,16 @@
-"""The run folder: what a training run leaves behind, enough to explain and to use it.
+"""The run folder: what a training run leaves behind, enough to explain, to go on with and to use.
 
 RUN/
   config.json       options, task, fingerprint of the dataset, versions; written first
-  history.csv       loss and accuracy of every epoch
+  plan.json         the plan of the dataset: vocabularies, normalisation, what becomes of raw rows
+  state.npz         where the run is: weights, optimizer, random state, history; see `checkpoint`
+  history.csv       the numbers of every epoch
   metrics.json      which epoch was best, and its numbers; written last
-  best.keras        the model of the best epoch
-  last.keras        the model of the last epoch, with the state of its optimizer
+  best.keras        the network of the best epoch
+  last.keras        the network of the last epoch
+  curves.png        the history, drawn
+  tensorboard/      the history, for TensorBoard
+  evaluation/SPLIT/ what `evaluate` measured: metrics.json, tables, plots
 """
 
 from __future__ import annotations
@@ -13,25 +18,37 @@ from __future__ import annotations
 import csv
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import keras
 import numpy as np
 import tensorflow as tf
 
-from lengthwise.dataset import CorruptDataError, ManifestError, OutputError, Schema, UsageError
+from lengthwise.dataset import CorruptDataError, ManifestError, OutputError, Plan, UsageError
 from lengthwise.dataset.document import Fields, read_document, to_json
+from lengthwise.dataset.manifest import PLAN_NAME
+from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.configuration import TrainConfig
+from lengthwise.model.task import Task
 
 CONFIG_NAME = "config.json"
 HISTORY_NAME = "history.csv"
 METRICS_NAME = "metrics.json"
+STATE_NAME = "state.npz"
+CURVES_NAME = "curves.png"
+TENSORBOARD_FOLDER = "tensorboard"
+EVALUATION_FOLDER = "evaluation"
 CHECKPOINTS = ("best", "last")
 RUN_FORMAT = "lengthwise-run"
-RUN_VERSION = 1
+RUN_VERSION = 2
+
+_FILES = (METRICS_NAME, STATE_NAME, HISTORY_NAME, CURVES_NAME, "best.keras", "last.keras")
 
 
 @dataclass(frozen=True)
@@ -41,20 +58,32 @@ class Run:
     Attributes:
         path: the folder.
         config: the options.
-        label: the feature that the model predicts.
-        classes: the values of the label; logit i stands for classes[i].
-        inputs: the features that the model takes.
-        num_ids: name -> ids are below this, for every integer input.
-        fingerprint: of the dataset that the model was trained on.
+        task: inputs and output of the network, and what its numbers mean.
+        fingerprint: of the dataset that the network was trained on.
+        plan_crc32c: of `plan.json`.
     """
 
     path: Path
     config: TrainConfig
-    label: str
-    classes: tuple[int, ...]
-    inputs: Schema
-    num_ids: Mapping[str, int]
+    task: Task
     fingerprint: str
+    plan_crc32c: int
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of the dataset: vocabularies, normalisation, fill, overlong rows.
+
+        Raises:
+            CorruptDataError: it is missing or was changed.
+        """
+        path = self.path / PLAN_NAME
+        try:
+            changed = crc32c.crc32c(path.read_bytes()) != self.plan_crc32c
+        except OSError as reason:
+            raise CorruptDataError(f"{path}: cannot be read: {reason.strerror}") from None
+        if changed:
+            raise CorruptDataError(f"{path}: was changed after the run began; train again")
+        return Plan.load(path)
 
     def checkpoint(self, which: str) -> Path:
         """The file of a checkpoint, "best" or "last"."""
@@ -62,11 +91,16 @@ class Run:
             raise UsageError(f"checkpoint '{which}' is none of {', '.join(CHECKPOINTS)}")
         return self.path / f"{which}.keras"
 
-    def create(self) -> None:
-        """Makes the folder ready for a new run; the same run again replaces what it left before.
+    def create(self, plan: Path, *, fresh: bool = False) -> None:
+        """Makes the folder ready for the run, or finds it half done.
+
+        Args:
+            plan: the `plan.json` of the dataset.
+            fresh: begin again, whatever the run in the folder has done so far.
 
         Raises:
-            OutputError: the folder holds another run, or something that is no run.
+            OutputError: the folder holds another run, a run on a dataset that was built again
+                since, or something that is no run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -74,20 +108,17 @@ class Run:
         except OSError as reason:
             raise OutputError(f"{self.path}: cannot be a run folder: {reason.strerror}") from None
         if CONFIG_NAME in inside:
-            if self._to_json() != _without_versions(_read_config(self.path).members):
-                raise OutputError(
-                    f"{self.path}: holds a run with other options or of another dataset; "
-                    "give another --run-dir, or remove it first"
-                )
-        elif inside:
+            if not fresh:
+                self._check_same(_read_config(self.path).members)
+        elif [name for name in inside if name != PLAN_NAME]:
             raise OutputError(
                 f"{self.path}: holds {inside[0]!r} and is no run folder; give another --run-dir"
             )
-        for name in (METRICS_NAME, HISTORY_NAME, *(f"{which}.keras" for which in CHECKPOINTS)):
-            (self.path / name).unlink(missing_ok=True)
-            (self.path / f".{name}").unlink(missing_ok=True)
-        document = {**self._to_json(), "versions": _versions()}
-        replace_text(self.path / CONFIG_NAME, to_json(document))
+        if fresh or not (self.path / STATE_NAME).is_file():
+            self._clear()
+            _replace_bytes(self.path / PLAN_NAME, plan.read_bytes())
+            document = {**self._to_json(), "versions": _versions()}
+            replace_text(self.path / CONFIG_NAME, to_json(document))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
@@ -104,36 +135,32 @@ class Run:
 missing); make one with `lengthwise train`
         """
         fields = _read_config(Path(path))
-        classes = fields.integers("classes", low=-(2**63))
-        if sorted(set(classes)) != classes or not classes:
-            raise fields.fail("'classes' must ascend")
         return cls(
             path=Path(path),
             config=TrainConfig.from_json(
                 fields.nested("config").members, place=f"{fields.place}: config"
             ),
-            label=fields.text("label"),
-            classes=tuple(classes),
-            inputs=Schema.from_json(fields.objects("inputs")),
-            num_ids=fields.counts("num_ids"),
+            task=Task.from_json(fields.nested("task")),
             fingerprint=fields.text("dataset_fingerprint"),
+            plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
         )
 
-    def save_model(self, model: Any, which: str) -> None:
+    def save_network(self, network: Any, which: str) -> None:
         """Writes a checkpoint; a reader finds the old one or the new one, whole."""
         path = self.checkpoint(which)
         temporary = path.with_name(f".{path.name}")
-        model.save(temporary)
+        network.save(temporary)
         os.replace(temporary, path)
 
     def load_model(self, which: str) -> Any:
-        """Reads a checkpoint.
+        """Reads the network of a checkpoint.
 
         Args:
             which: "best" or "last".
 
         Returns:
-            The `keras.Model`, not compiled.
+            The `keras.Model`, not compiled: it takes a dict of features as `read_dataset` yields
+            them, and gives what `lengthwise.model.task` says.
 
         Raises:
             CorruptDataError: it is missing or cannot be read.
@@ -148,23 +175,53 @@ missing); make one with `lengthwise train`
         # Damaged archives fail in as many ways as there are bytes in them.
         except Exception as reason:
             cause = str(reason).strip().partition("\n")[0]
-            raise CorruptDataError(f"{path}: cannot be read: {cause}") from reason
+            own = self.config.build_model
+            hint = f"; import the module of {own} before, which knows its layers" if own else ""
+            raise CorruptDataError(f"{path}: cannot be read: {cause}{hint}") from reason
+
+    def _clear(self) -> None:
+        for name in (CONFIG_NAME, *_FILES):
+            (self.path / name).unlink(missing_ok=True)
+            (self.path / f".{name}").unlink(missing_ok=True)
+        for folder in (TENSORBOARD_FOLDER, EVALUATION_FOLDER):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def _check_same(self, there: Mapping[str, Any]) -> None:
+        mine = self._to_json()
+        options = there.get("config")
+        if isinstance(options, dict) and options != mine["config"]:
+            names = sorted({*options, *mine["config"]})
+            name = next(n for n in names if options.get(n) != mine["config"].get(n))
+            raise OutputError(
+                f"{self.path}: holds a run with other options: {name} is {options.get(name)!r} "
+                f"there, {mine['config'].get(name)!r} here; give another --run-dir, or --fresh to "
+                "begin again in this one"
+            )
+        if there.get("dataset_fingerprint") != self.fingerprint:
+            raise OutputError(
+                f"{self.path}: holds a run on the dataset {there.get('dataset_fingerprint')}, "
+                f"which is now {self.fingerprint}: another one, or built again since; give another "
+                "--run-dir, or --fresh to begin again in this one"
+            )
+        if {name: value for name, value in there.items() if name != "versions"} != mine:
+            raise OutputError(
+                f"{self.path}: holds a run of another task; give another --run-dir, or --fresh to "
+                "begin again in this one"
+            )
 
     def _to_json(self) -> dict[str, Any]:
         return {
             "format": RUN_FORMAT,
             "version": RUN_VERSION,
             "config": self.config.to_json(),
-            "label": self.label,
-            "classes": list(self.classes),
-            "inputs": self.inputs.to_json(),
-            "num_ids": dict(sorted(self.num_ids.items())),
+            "task": self.task.to_json(),
             "dataset_fingerprint": self.fingerprint,
+            "plan_crc32c": self.plan_crc32c,
         }
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one line an epoch, with the columns of the first."""
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as CSV, with the columns of the first, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -175,8 +232,12 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
+    _replace_bytes(path, text.encode("utf-8"))
+
+
+def _replace_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -195,10 +256,6 @@ def _read_config(folder: Path) -> Fields:
             f"version {fields.integer('version')} of the run is not known here; train again"
         )
     return fields
-
-
-def _without_versions(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name != "versions"}
 
 
 def _versions() -> dict[str, str]:

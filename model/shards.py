@@ -1,13 +1,20 @@
-"""The rows of a split in memory maps: any row of a bucket, at the cost of one copy."""
+"""The rows of a split in memory maps: any row of a bucket, at the cost of one copy.
+
+Strided shards are mapped as they are. Canonical ones are gone through once, for where each record
+ends (eight bytes a row). Compressed ones are unpacked once, into a file without a name in the
+folder for temporary files, as rows are read in any order; it goes with the last reader.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
+from weakref import WeakValueDictionary
 
 import crc32c
 import numpy as np
@@ -21,9 +28,11 @@ from lengthwise.dataset import (
     Shard,
     UsageError,
 )
-from lengthwise.dataset.record import decode_varints
+from lengthwise.dataset.canonical import FramedRecords, decode_records, record_ends
+from lengthwise.dataset.compression import NONE, read_unpacked
+from lengthwise.dataset.record import decode_payload
 from lengthwise.dataset.schema import LENGTH
-from lengthwise.dataset.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc32c
+from lengthwise.dataset.shard_records import check_frames, read_shard
 from lengthwise.model.row_filter import RowFilter, proportional_shares
 
 INTEGRITY = ("first", "always", "never")
@@ -32,6 +41,10 @@ _SCANNED_ROWS = 1 << 14
 
 # Files that this process has read whole and found right.
 _checked: set[tuple[str, int, int, int, int]] = set()
+# Shards that took work to open; all readers of a process share them while one is left.
+_opened: WeakValueDictionary[tuple[str, int, int, int, int], Any] = WeakValueDictionary()
+
+OpenShard: TypeAlias = np.ndarray | FramedRecords
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,14 @@ class BucketRows:
 
     Attributes:
         layout: of the records.
-        matrices: for each shard (records, stride) uint8, mapped from the file.
+        shards: for each shard (records, stride) uint8, mapped from the file; or `FramedRecords`,
+            if the layout is canonical.
         ends: (shards,) int64, the number of rows up to the end of each shard.
         kept: (n,) int64, which of these rows count; None where all do.
     """
 
     layout: RecordLayout
-    matrices: tuple[np.ndarray, ...]
+    shards: tuple[OpenShard, ...]
     ends: np.ndarray
     kept: np.ndarray | None = None
 
@@ -55,8 +69,8 @@ class BucketRows:
             return len(self.kept)
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def gather(self, rows: np.ndarray, fields: Sequence[Field]) -> list[np.ndarray]:
-        """Copies the payloads of rows together.
+    def read(self, rows: np.ndarray, fields: Sequence[Field]) -> list[np.ndarray]:
+        """Reads features of rows.
 
         Args:
             rows: (n,) int64, numbers of rows within the bucket, in any order. A negative one
@@ -64,31 +78,38 @@ class BucketRows:
             fields: of the layout, those that are wanted.
 
         Returns:
-            For each field (n, bytes) uint8, contiguous; zeros where there is no row, which decode
-            to mask False, length 0 and values 0.
+            For each field (n, …) float32 or int64, bool for masks; where there is no row, mask
+            False, length 0 and values 0.
+
+        Raises:
+            CorruptDataError: a canonical record does not have the layout of its bucket.
         """
         if len(rows) and rows.min() < 0:
             there = rows >= 0
-            payloads = [np.zeros((len(rows), f.count * f.width), np.uint8) for f in fields]
-            for payload, values in zip(payloads, self.gather(rows[there], fields), strict=True):
-                payload[there] = values
-            return payloads
+            arrays = []
+            for values in self.read(rows[there], fields):
+                arrays.append(np.zeros((len(rows), *values.shape[1:]), values.dtype))
+                arrays[-1][there] = values
+            return arrays
         if self.kept is not None:
             rows = self.kept[rows]
+        if self.layout.canonical:
+            return decode_records(self._records(rows), self.layout, fields)
+        payloads = self._payloads(rows, fields)
+        return [decode_payload(f, p) for f, p in zip(fields, payloads, strict=True)]
+
+    def _payloads(self, rows: np.ndarray, fields: Sequence[Field]) -> list[np.ndarray]:
+        """For each field (n, bytes) uint8, contiguous."""
         # An element per payload: NumPy then copies it as one.
         dtypes = [np.dtype((np.void, field.count * field.width)) for field in fields]
-        if len(self.matrices) == 1:
+        if len(self.shards) == 1:
             payloads = [
-                _column(self.matrices[0], field, dtype)[rows]
+                _column(self.shards[0], field, dtype)[rows]
                 for field, dtype in zip(fields, dtypes, strict=True)
             ]
         else:
             payloads = [np.empty(len(rows), dtype) for dtype in dtypes]
-            shard = np.searchsorted(self.ends, rows, side="right")
-            for i in np.unique(shard):
-                here = np.flatnonzero(shard == i)
-                matrix = self.matrices[i]
-                inside = rows[here] - (self.ends[i] - len(matrix))
+            for matrix, here, inside in self._by_shard(rows):
                 for payload, field in zip(payloads, fields, strict=True):
                     payload[here] = _column(matrix, field, payload.dtype)[inside]
         return [
@@ -96,13 +117,34 @@ class BucketRows:
             for payload in payloads
         ]
 
+    def _records(self, rows: np.ndarray) -> FramedRecords:
+        """Copies canonical records together."""
+        pieces: list[memoryview] = [memoryview(b"")] * len(rows)
+        sizes = np.empty(len(rows), np.int64)
+        for shard, here, inside in self._by_shard(rows):
+            assert isinstance(shard, FramedRecords)
+            ends = shard.ends[inside]
+            starts = np.where(inside > 0, shard.ends[inside - 1], 0)
+            sizes[here] = ends - starts
+            data = shard.data
+            # Bytes of any number are copied fastest one record at a time.
+            for i, start, end in zip(here.tolist(), starts.tolist(), ends.tolist(), strict=True):
+                pieces[i] = data[start:end]
+        return FramedRecords(np.frombuffer(b"".join(pieces), np.uint8), np.cumsum(sizes))
+
+    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        """Each shard that holds some of the rows: the shard, which of them, their numbers in it."""
+        shard = np.searchsorted(self.ends, rows, side="right")
+        for i in np.unique(shard):
+            here = np.flatnonzero(shard == i)
+            yield self.shards[i], here, rows[here] - (self.ends[i] - len(self.shards[i]))
+
     def lengths(self) -> np.ndarray:
         """(n,) int64, of all rows; touches every record."""
         field, lengths = self.layout[LENGTH], np.empty(len(self), np.int64)
         for start in range(0, len(self), _SCANNED_ROWS):
             rows = np.arange(start, min(start + _SCANNED_ROWS, len(self)))
-            (payload,) = self.gather(rows, [field])
-            lengths[rows] = decode_varints(payload, field.width)[:, 0]
+            (lengths[rows],) = self.read(rows, [field])
         return lengths
 
 
@@ -139,12 +181,12 @@ def open_split(
 
     def open_bucket(max_length: int, shards: Sequence[Shard]) -> BucketRows:
         layout = manifest.layouts[max_length]
-        matrices = [
+        opened = [
             _open_shard(manifest.path_of(shard), shard, layout, integrity=integrity)
             for shard in shards
         ]
         ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
-        return BucketRows(layout, tuple(matrices), ends)
+        return BucketRows(layout, tuple(opened), ends)
 
     longest = manifest.max_lengths
     shortest = dict(zip(longest, (end + 1 for end in (0, *longest[:-1])), strict=True))
@@ -172,31 +214,45 @@ def open_split(
             # The shard that holds the last needed row is the last one needed.
             shards[t] = shards[t][: int(np.searchsorted(ends, needed)) + 1] if needed else []
         bucket = open_bucket(t, shards[t])
-        buckets.append(BucketRows(bucket.layout, bucket.matrices, bucket.ends, kept.get(t)))
+        buckets.append(BucketRows(bucket.layout, bucket.shards, bucket.ends, kept.get(t)))
     return buckets
 
 
-def _column(matrix: np.ndarray, field: Field, dtype: np.dtype) -> np.ndarray:
+def _column(matrix: Any, field: Field, dtype: np.dtype) -> np.ndarray:
     """(records,) void, the payloads of a field in a shard, where they are."""
     records, stride = matrix.shape
     return np.ndarray((records,), dtype, matrix.data, field.offset, (stride,))
 
 
-def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: str) -> np.ndarray:
+def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: str) -> OpenShard:
     try:
         # One open file for check and map: what was checked is what will be read.
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            if not status.st_size == shard.nbytes == shard.records * layout.stride:
+            plain = shard.compression == NONE and not layout.canonical
+            expected = shard.records * layout.stride if plain else shard.nbytes
+            if not status.st_size == shard.nbytes == expected:
                 raise CorruptDataError(
                     f"{path}: has {status.st_size} bytes, the manifest says {shard.nbytes} for "
                     f"{shard.records} records of {layout.stride}; build the dataset again"
                 )
-            matrix = np.memmap(file, np.uint8, mode="r", shape=(shard.records, layout.stride))
             identity = (str(path), status.st_ino, status.st_mtime_ns, shard.nbytes, shard.crc32c)
             if integrity == "always" or (integrity == "first" and identity not in _checked):
                 _check_crc(path, file, shard, layout)
                 _checked.add(identity)
+            if plain:
+                return _as_records(_mapped(file), shard, layout)
+            opened = _opened.get(identity)
+            if opened is None:
+                packed = shard.compression != NONE
+                flat = _unpacked(path, file, shard, layout) if packed else _mapped(file)
+                opened = _as_records(flat, shard, layout)
+                _opened[identity] = opened
+            return opened
+    except CorruptDataError as reason:
+        if str(reason).startswith(str(path)):
+            raise
+        raise CorruptDataError(f"{path}: {reason}; build the dataset again") from None
     except OSError as reason:
         if reason.errno == errno.EMFILE:
             raise InputError(
@@ -209,7 +265,43 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: st
         raise CorruptDataError(
             f"{path}: cannot be read ({reason.strerror or reason}); {remedy}"
         ) from None
-    return np.asarray(matrix)
+
+
+def _unpacked(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> np.ndarray:
+    """(bytes,) uint8, a shard unpacked, mapped from a file that has no name."""
+    file.seek(0)
+    most = shard.records * layout.stride
+    try:
+        with tempfile.TemporaryFile() as unpacked:
+            for block in read_unpacked(file, shard.compression, max_bytes=most):
+                unpacked.write(block)
+            unpacked.flush()
+            return _mapped(unpacked)
+    except OSError as reason:
+        raise InputError(
+            f"{path}: cannot be unpacked into the folder for temporary files "
+            f"({reason.strerror or reason}): let TMPDIR name one with room for {most:,} bytes, or "
+            "build without --compression"
+        ) from None
+
+
+def _mapped(file: BinaryIO) -> np.ndarray:
+    """(bytes,) uint8; a map of nothing cannot be made."""
+    empty = os.fstat(file.fileno()).st_size == 0
+    return np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(file, np.uint8, mode="r"))
+
+
+def _as_records(flat: np.ndarray, shard: Shard, layout: RecordLayout) -> OpenShard:
+    """The bytes of a shard as records, if they can be those that the manifest says."""
+    if layout.canonical:
+        ends = record_ends(flat, layout)
+        whole, records = int(ends[-1]) if len(ends) else 0, FramedRecords(flat, ends)
+    else:
+        whole = len(flat) // layout.stride * layout.stride
+        records = flat[:whole].reshape(-1, layout.stride)
+    if len(records) != shard.records or whole != len(flat):
+        raise CorruptDataError(f"does not hold {shard.records} records, as the manifest says")
+    return records
 
 
 def _check_crc(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> None:
@@ -219,22 +311,21 @@ def _check_crc(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -
         crc = crc32c.crc32c(block, crc)
     if crc != shard.crc32c:
         raise CorruptDataError(
-            f"{path}: {_damaged_record(file, shard, layout)}: CRC32C of the file is {crc:08x}, "
+            f"{path}: {_first_damage(file, shard, layout)}: CRC32C of the file is {crc:08x}, "
             f"the manifest says {shard.crc32c:08x}; `lengthwise build` makes it anew"
         )
 
 
-def _damaged_record(file: BinaryIO, shard: Shard, layout: RecordLayout) -> str:
+def _first_damage(file: BinaryIO, shard: Shard, layout: RecordLayout) -> str:
     """Names the first record whose frame or checksum is wrong."""
     file.seek(0)
-    header = layout.template[:HEADER_BYTES]
-    for i in range(shard.records):
-        framed = file.read(layout.stride)
-        data, footer = framed[HEADER_BYTES:-FOOTER_BYTES], framed[-FOOTER_BYTES:]
-        if framed[:HEADER_BYTES] != header or masked_crc32c(data) != int.from_bytes(
-            footer, "little"
-        ):
-            return f"record {i} is damaged"
+    number = 0
+    try:
+        for block in read_shard(file, layout, shard.compression, records=shard.records):
+            check_frames(block, layout, first=number)
+            number += len(block)
+    except CorruptDataError as damage:
+        return str(damage)
     return "is another file than was built"
 
 

@@ -4,7 +4,9 @@ from torch.utils.data import DataLoader
 from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
 
 for features, label in DataLoader(torch_batches("vowels", batch_size=32), batch_size=None):
-    packed = to_packed_sequence(features["features"], features["length"])
+    packed = to_packed_sequence(features["features"], mask=features["mask"])
+    outputs, _ = lstm(packed)
+    outputs = from_packed_sequence(outputs, features["mask"])
 """
 
 from __future__ import annotations
@@ -42,21 +44,60 @@ def torch_batches(
     return _torch_batches_class()(manifest, split, options)
 
 
-def to_packed_sequence(values: Any, length: Any) -> Any:
+def to_packed_sequence(values: Any, length: Any = None, *, mask: Any = None) -> Any:
     """Leaves the padding out of a batch, for `torch.nn.LSTM` and its like.
+
+    With `mask`, steps that are not real are left out wherever they are: padding on either side and
+    missing steps in between. `length` alone is for rows that are padded on the right and miss no
+    step.
 
     Args:
         values: (B, T, …) tensor.
-        length: (B,) tensor, each at least 1.
+        length: (B,) tensor of integers; give this or `mask`.
+        mask: (B, T) tensor of bools, True at real steps.
 
     Returns:
-        A `torch.nn.utils.rnn.PackedSequence`; outputs come back in the order of the batch.
+        A `torch.nn.utils.rnn.PackedSequence`; its rows come back in the order of the batch.
+
+    Raises:
+        UsageError: PyTorch is not installed, both or none of `length` and `mask` are given, or a
+            row has no real step, which a PackedSequence cannot hold.
+    """
+    rnn = _import("torch.nn.utils.rnn")
+    if (length is None) == (mask is None):
+        raise UsageError("to_packed_sequence takes `length` or `mask`, one of them")
+    if mask is not None:
+        length = mask.sum(1)
+        # Stable, so that the real steps of a row stay in their order.
+        order = mask.logical_not().to(length.dtype).argsort(dim=1, stable=True)
+        values = values[_import("torch").arange(len(order), device=order.device)[:, None], order]
+    length = length.cpu()
+    if bool((length < 1).any()):
+        raise UsageError(
+            f"row {int((length < 1).nonzero()[0])} of the batch has no real step, and a "
+            "PackedSequence cannot hold it: leave such rows out, as in values[mask.any(1)]"
+        )
+    return rnn.pack_padded_sequence(values, length, batch_first=True, enforce_sorted=False)
+
+
+def from_packed_sequence(packed: Any, mask: Any) -> Any:
+    """Puts the steps of a packed sequence back where they were.
+
+    Args:
+        packed: what a `torch.nn.LSTM` made of `to_packed_sequence(values, mask=mask)`.
+        mask: (B, T) tensor of bools, the same one.
+
+    Returns:
+        (B, T, …) tensor, 0 at steps that are not real; gradients flow through it.
 
     Raises:
         UsageError: PyTorch is not installed.
     """
-    rnn = _import("torch.nn.utils.rnn")
-    return rnn.pack_padded_sequence(values, length.cpu(), batch_first=True, enforce_sorted=False)
+    steps, length = _import("torch.nn.utils.rnn").pad_packed_sequence(packed, batch_first=True)
+    real = _import("torch").arange(steps.shape[1]) < length[:, None]
+    outputs = steps.new_zeros((*mask.shape, *steps.shape[2:]))
+    outputs[mask] = steps[real.to(steps.device)]
+    return outputs
 
 
 @functools.cache

@@ -3,8 +3,7 @@
 Both frameworks order the gates input, forget, candidate, output. PyTorch keeps matrices transposed
 and two biases that are only ever added; going there, the second one is zero.
 
-    state = {name: value.numpy() for name, value in torch_lstm.state_dict().items()}
-    layer.set_weights(from_torch(state))
+    layer.set_weights(from_torch(torch_lstm.state_dict()))
     torch_lstm.load_state_dict({name: torch.tensor(v) for name, v in to_torch(weights).items()})
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
@@ -24,7 +23,7 @@ def from_torch(state: Mapping[str, Any], *, layer: int = 0) -> list[np.ndarray]:
     """Weights for `set_weights` of a `MaskedLSTM` or `MaskedBiLSTM`.
 
     Args:
-        state: name -> array, the `state_dict` of a `torch.nn.LSTM`.
+        state: the `state_dict` of a `torch.nn.LSTM`, or name -> array.
         layer: which one of a stack.
 
     Returns:
@@ -46,11 +45,12 @@ def from_torch(state: Mapping[str, Any], *, layer: int = 0) -> list[np.ndarray]:
             raise ValueError(f"weight_hr{end}: an LSTM with projections has no counterpart here")
         if f"weight_ih{end}" not in state:
             continue
-        kernel = np.asarray(state[f"weight_ih{end}"])
+        kernel = _array(state[f"weight_ih{end}"])
         bias = np.zeros(len(kernel), kernel.dtype)
         for name in ("bias_ih", "bias_hh"):
-            bias = bias + np.asarray(state.get(f"{name}{end}", 0), kernel.dtype)
-        weights += [kernel.T, np.asarray(state[f"weight_hh{end}"]).T, bias]
+            if f"{name}{end}" in state:
+                bias = bias + _array(state[f"{name}{end}"])
+        weights += [kernel.T, _array(state[f"weight_hh{end}"]).T, bias]
     if not weights:
         raise ValueError(f"there is no 'weight_ih_l{layer}' among {sorted(state)}")
     return weights
@@ -78,3 +78,8 @@ def to_torch(weights: Sequence[Any], *, layer: int = 0) -> dict[str, np.ndarray]
         state[f"bias_ih{end}"] = bias
         state[f"bias_hh{end}"] = np.zeros_like(bias)
     return state
+
+
+def _array(value: Any) -> np.ndarray:
+    # A tensor that is being trained, or lies on a GPU, does not become an array by itself.
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

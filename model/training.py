@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from lengthwise.dataset import InputError, LengthwiseError, Manifest, ManifestError, Schema
+from lengthwise.dataset import InputError, Manifest, ManifestError
 from lengthwise.dataset.document import to_json
-from lengthwise.dataset.schema import MASK
+from lengthwise.dataset.manifest import PLAN_NAME
 from lengthwise.model.batching import TokenBudget
 from lengthwise.model.configuration import TrainConfig
+from lengthwise.model.faults import TrainingError
+from lengthwise.model.fit_model import FitModel
+from lengthwise.model.journal import Journal
+from lengthwise.model.learning_rate import LearningRate, build_optimizer
+from lengthwise.model.losses import balanced_class_weights
 from lengthwise.model.moments import feature_moments
-from lengthwise.model.networks import NetworkInput, build_classifier
+from lengthwise.model.networks import (
+    NetworkBuilder,
+    NetworkInput,
+    NetworkOutput,
+    build_network,
+    check_network,
+    find_builder,
+)
 from lengthwise.model.progress import TrainingProgress
 from lengthwise.model.reader import read_dataset
-from lengthwise.model.run import HISTORY_NAME, METRICS_NAME, Run, replace_text, write_history
-from lengthwise.model.task import Classification, classification
+from lengthwise.model.run import CURVES_NAME, METRICS_NAME, Run, replace_text
+from lengthwise.model.strategies import RunData, is_chief, make_strategy
+from lengthwise.model.task import REGRESS, Task, find_task, load_plan
+
+__all__ = ["TrainResult", "TrainingError", "train"]
 
 VALIDATION_SPLITS = ("val", "validation")
 # Mean and variance of so many steps are as good as those of all.
 _MOMENT_STEPS = 1 << 20
-_NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy")
-
-
-class TrainingError(LengthwiseError):
-    """Training cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +52,21 @@ class TrainResult:
 
     Attributes:
         run: the run folder.
-        history: for each epoch "epoch", "loss", "accuracy", "seconds", and with a validation split
-            "val_loss" and "val_accuracy". Averages are over rows.
+        history: for each epoch "epoch", the numbers of the task ("loss" and what `TaskMetrics`
+            measures) over all items of the epoch, with a validation split the same as "val_…",
+            "learning_rate", "real_steps_per_second", "padding", "seconds".
         best_epoch: from 1, the epoch of `best.keras`.
-        seconds: from the first step to the end of the last epoch.
+        seconds: of work, over all starts of the run.
+        resumed_at: steps that were done before this start; 0 where it began anew.
+        unseen: classes that came in validation and never in training: name -> items.
     """
 
     run: Run
     history: tuple[Mapping[str, float], ...]
     best_epoch: int
     seconds: float
+    resumed_at: int = 0
+    unseen: Mapping[str, int] | None = None
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -66,20 +80,26 @@ def train(
     config: TrainConfig | None = None,
     *,
     console: Console | None = None,
+    build_model: NetworkBuilder | None = None,
+    fresh: bool = False,
 ) -> TrainResult:
-    """Trains a classifier on a dataset.
+    """Trains a network on a dataset, or goes on with a run that was stopped.
 
     Seeds Python, NumPy and TensorFlow and makes TensorFlow's operations deterministic for the rest
-    of the process: the same call gives the same weights on the same machine.
+    of the process: the same call gives the same weights on the same machine. A run that was killed,
+    at whatever step, and is started again, ends with the weights of one that never was.
 
     Args:
         dataset_path: the dataset folder.
-        run_dir: the folder for checkpoints, history and metrics; the same run may be in it already.
+        run_dir: the folder for checkpoints, history and metrics; if the same run is in it already,
+            it goes on where it was.
         config: the options.
         console: where progress is shown; None shows nothing.
+        build_model: makes the network, in place of `config.build_model`; see `build_network`.
+        fresh: begin again, whatever the run in the folder has done so far.
 
     Raises:
-        LengthwiseError: dataset, label, split or run folder cannot be used; the loss is no number.
+        LengthwiseError: dataset, label, split or run folder cannot be used, or a loss is no number.
 
     Example:
         >>> train("nowhere", "run")
@@ -89,99 +109,129 @@ def train(
 missing); make one with `lengthwise build`
     """
     config = config or TrainConfig()
+    if build_model is not None:
+        place = f"{build_model.__module__}:{build_model.__qualname__}"
+        config = replace(config, build_model=place)
+    builder = build_model or (
+        find_builder(config.build_model) if config.build_model else build_network
+    )
     manifest = Manifest.load(dataset_path)
-    task = classification(manifest, config)
+    plan = load_plan(manifest)
+    task = find_task(manifest, plan, config)
     validation_split = _validation_split(manifest, config)
     if manifest.records(config.split) == 0:
         raise InputError(f"{manifest.root}: split '{config.split}' has no rows to train on")
 
+    # Before any operation runs: workers of a cluster can only meet at the start.
+    strategy = make_strategy(config.strategy)
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
+    task, inputs = _measured(manifest, task, config, set(plan.normalizations))
     run = Run(
         path=Path(run_dir),
         config=config,
-        label=task.label,
-        classes=tuple(task.classes.tolist()),
-        inputs=Schema(task.inputs),
-        num_ids=task.num_ids,
+        task=task,
         fingerprint=manifest.fingerprint,
+        plan_crc32c=manifest.plan_crc32c,
     )
-    data, steps_per_epoch = _training_data(manifest, task, config)
-    validation_data = None
-    if validation_split is not None:
-        validation_data = _read(manifest, task, config, validation_split, shuffle=False)
-    # Any, because Keras's arguments have no types, and a checker guesses them from their defaults.
-    model: Any = build_classifier(
-        _network_inputs(manifest, task, config), len(task.classes), config
-    )
-    compile_classifier(model, config)
+    data = RunData(manifest, config, task.label.name, strategy)
+    steps_per_epoch = data.steps(config.split)
+    with strategy.scope(), _precision(config.precision):
+        network = builder(inputs, NetworkOutput.of(task), config)
+        if config.build_model:
+            check_network(
+                network, NetworkOutput.of(task), place=f"--build-model {config.build_model}"
+            )
+        rate = LearningRate(config, steps=steps_per_epoch * config.epochs)
+        model = fit_model(network, task, config, rate)
 
-    run.create()
-    record = _RunRecord(run, monitor="val_loss" if validation_split else "loss")
-    progress = TrainingProgress(console, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
-    started = time.perf_counter()
-    with progress:
-        model.fit(
-            data,
-            epochs=config.epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation_data,
-            shuffle=False,
-            callbacks=[record, progress],
-            verbose=0,
-        )
-    result = TrainResult(
-        run, tuple(record.history), record.best_epoch, time.perf_counter() - started
+    writes = is_chief(strategy)
+    if writes:
+        run.create(manifest.root / PLAN_NAME, fresh=fresh)
+    journal = Journal(
+        run,
+        model,
+        rate,
+        data,
+        steps_per_epoch=steps_per_epoch,
+        validates=validation_split is not None,
+        writes=writes,
     )
-    _write_metrics(result, manifest, validation_split)
+    journal.resume()
+    progress = journal.progress
+    resumed_at = progress.epoch * steps_per_epoch + progress.step
+    _fit(model, journal, data, validation_split, console=console if writes else None)
+    result = TrainResult(
+        run,
+        tuple(progress.history),
+        progress.best_epoch,
+        progress.seconds,
+        resumed_at,
+        dict(progress.unseen),
+    )
+    if writes:
+        # Matplotlib takes a while to load, and only who draws needs it.
+        from lengthwise.model.plots import plot_curves
+
+        plot_curves(run.path / CURVES_NAME, result.history, best_epoch=result.best_epoch)
+        _write_metrics(result, manifest, validation_split)
     return result
 
 
-def compile_classifier(model: Any, config: TrainConfig) -> None:
-    """Gives a classifier its optimizer, loss and metric."""
-    model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=config.clip_norm),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        # XLA would compile anew for the length of each bucket.
-        jit_compile=False,
+def fit_model(network: Any, task: Task, config: TrainConfig, rate: LearningRate) -> FitModel:
+    """A network with loss, metrics and optimizer, ready for `fit`."""
+    model: Any = FitModel(
+        network,
+        task,
+        class_weights=balanced_class_weights(task, config),
+        clip_norm=config.clip_norm,
     )
+    # XLA would compile anew for the length of each bucket.
+    model.compile(optimizer=build_optimizer(config, rate), jit_compile=False)
     # Variables that a first step would make cost a second trace of it.
-    model.optimizer.build(model.trainable_variables)
+    model.optimizer.build(network.trainable_variables)
+    return model
 
 
-class _RunRecord(keras.callbacks.Callback):
-    """Writes history and checkpoints after every epoch."""
-
-    def __init__(self, run: Run, *, monitor: str) -> None:
-        super().__init__()
-        self.run = run
-        self.monitor = monitor
-        self.history: list[dict[str, float]] = []
-        self.best_epoch = 0
-        self._least = math.inf
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        numbers = {name: float((logs or {})[name]) for name in _NUMBERS if name in (logs or {})}
-        seconds = round(time.perf_counter() - self._started, 3)
-        self.history.append({"epoch": epoch + 1, **numbers, "seconds": seconds})
-        write_history(self.run.path / HISTORY_NAME, self.history)
-        if not all(math.isfinite(value) for value in numbers.values()):
-            raise TrainingError(
-                f"epoch {epoch + 1}: the loss is {numbers[self.monitor]}; look for NaN and very "
-                "large values in the input, or lower --learning-rate"
-            )
-        self.run.save_model(self.model, "last")
-        if numbers[self.monitor] < self._least:
-            self._least, self.best_epoch = numbers[self.monitor], epoch + 1
-            best = self.run.checkpoint("best")
-            temporary = best.with_name(f".{best.name}")
-            shutil.copyfile(self.run.checkpoint("last"), temporary)
-            os.replace(temporary, best)
+def _fit(
+    model: Any,
+    journal: Journal,
+    data: RunData,
+    validation_split: str | None,
+    *,
+    console: Console | None,
+) -> None:
+    config, spe, progress = journal.config, journal.steps_per_epoch, journal.progress
+    validation: dict[str, Any] = {}
+    if validation_split is not None:
+        validation = {
+            "validation_data": data.read(validation_split, shuffle=False),
+            "validation_steps": data.steps(validation_split),
+        }
+    shown = TrainingProgress(
+        console,
+        model,
+        epochs=config.epochs,
+        steps_per_epoch=spe,
+        done=progress.epoch * spe + progress.step,
+    )
+    try:
+        with shown:
+            while not journal.finished:
+                # What is left of an epoch is a fit of its own, as it has fewer steps.
+                first = progress.epoch * spe + progress.step
+                model.fit(
+                    data.read(config.split, epochs=config.epochs, start_step=first),
+                    initial_epoch=progress.epoch,
+                    epochs=progress.epoch + 1 if progress.step else config.epochs,
+                    steps_per_epoch=spe - progress.step,
+                    shuffle=False,
+                    callbacks=[journal, shown],
+                    verbose=0,
+                    **validation,
+                )
+    finally:
+        journal.close()
 
 
 def _validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
@@ -195,59 +245,37 @@ def _validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
     return config.validation_split
 
 
-def _training_data(
-    manifest: Manifest, task: Classification, config: TrainConfig
-) -> tuple[tf.data.Dataset, int]:
-    """All epochs as one dataset, which Keras reads on from epoch to epoch; and the steps of one."""
-    data = _read(manifest, task, config, config.split, epochs=config.epochs)
-    return data, int(data.cardinality()) // config.epochs
+def _measured(
+    manifest: Manifest, task: Task, config: TrainConfig, normalized: set[str]
+) -> tuple[Task, list[NetworkInput]]:
+    """The task with mean and deviation of its label, and the inputs with theirs.
 
-
-def _read(
-    manifest: Manifest, task: Classification, config: TrainConfig, split: str, **options: Any
-) -> tf.data.Dataset:
-    """Batches of the inputs and the numbers of their classes."""
-    classes = tf.constant(task.classes)
-    names = [feature.name for feature in task.inputs]
-
-    def prepare(features: Mapping[str, tf.Tensor], label: tf.Tensor) -> Any:
-        kept = {name: features[name] for name in (*names, MASK)}
-        return kept, tf.searchsorted(classes, label)
-
-    data = read_dataset(
-        manifest,
-        split,
-        batch_size=batch_size_of(config),
-        seed=config.seed,
-        label=task.label,
-        **options,
-    )
-    return data.map(prepare)
-
-
-def batch_size_of(config: TrainConfig) -> int | TokenBudget:
-    """What the options say about batches, as the reader takes it."""
-    if config.token_budget is None:
-        return config.batch_size
-    return TokenBudget(config.token_budget)
-
-
-def _network_inputs(
-    manifest: Manifest, task: Classification, config: TrainConfig
-) -> list[NetworkInput]:
-    floats = [feature for feature in task.inputs if feature.dtype == "float32"]
+    Args:
+        manifest: of the dataset.
+        task: whose inputs and label are measured, over real training steps.
+        config: `normalize` counts here.
+        normalized: features that the build has normalised.
+    """
+    measured = []
+    if config.normalize:
+        measured = [f for f in task.inputs if f.dtype == "float32" and f.name not in normalized]
+        if task.kind == REGRESS and task.label.name not in normalized:
+            measured.append(task.label)
     moments = {}
-    if floats and config.normalize:
+    if measured:
         batches = read_dataset(
             manifest,
             config.split,
             batch_size=TokenBudget(1 << 16),
             seed=config.seed,
-            label=task.label,
+            label=task.label.name,
         )
         moments = feature_moments(
-            (features for features, _ in batches.as_numpy_iterator()),
-            floats,
+            (
+                {**features, task.label.name: label}
+                for features, label in batches.as_numpy_iterator()
+            ),
+            measured,
             max_steps=_MOMENT_STEPS,
         )
     inputs = []
@@ -256,7 +284,21 @@ def _network_inputs(
         inputs.append(
             NetworkInput(feature, task.num_ids.get(feature.name, 0), mean=mean, variance=variance)
         )
-    return inputs
+    if task.label.name in moments:
+        mean, variance = moments[task.label.name]
+        scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+        task = replace(task, shift=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+    return task, inputs
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _write_metrics(result: TrainResult, manifest: Manifest, validation_split: str | None) -> None:
@@ -264,12 +306,14 @@ def _write_metrics(result: TrainResult, manifest: Manifest, validation_split: st
     document = {
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
+        "stopped_early": len(result.history) < config.epochs,
         "best": dict(result.best),
         "last": dict(result.history[-1]),
         "train_split": config.split,
         "train_rows": manifest.records(config.split),
         "validation_split": validation_split,
         "validation_rows": manifest.records(validation_split) if validation_split else 0,
+        "classes_unseen_in_training": dict(result.unseen or {}),
         "seconds": round(result.seconds, 3),
     }
     replace_text(result.run.path / METRICS_NAME, to_json(document))

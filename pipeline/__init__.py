@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lengthwise.pipeline.building import build
+    from lengthwise.pipeline.collection import build_from
     from lengthwise.pipeline.inputs import FeatureNames
     from lengthwise.pipeline.planning import make_plan
     from lengthwise.pipeline.report import render_report
     from lengthwise.pipeline.runners import Execution
 
-__all__ = ["Execution", "FeatureNames", "build", "make_plan", "render_report"]
+__all__ = ["Execution", "FeatureNames", "build", "build_from", "make_plan", "render_report"]
 
 _MODULES = {
     "Execution": "runners",
     "FeatureNames": "inputs",
     "build": "building",
+    "build_from": "collection",
     "make_plan": "planning",
     "render_report": "report",
 }

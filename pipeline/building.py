@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +36,7 @@ from lengthwise.pipeline.staging import Staging, shards_folder
 # Options that staged rows do not depend on.
 _LATER = frozenset(
     ("num_buckets", "strategy", "boundaries", "align", "shard_size", "padding", "pad_value")
-    + ("vocab_size", "min_count", "max_rejected")
+    + ("vocab_size", "min_count", "max_rejected", "canonical", "compression")
 )
 
 
@@ -61,7 +62,8 @@ def build(
         options: how to plan; not together with `plan`.
         plan: a plan made before of the same input.
         vocabularies: feature -> its strings in the order of their ids; others are counted.
-        reading: how the files are read; None tells the format of each from the file.
+        reading: how the files are read; None reads them as the plan says, or else tells the format
+            of each from the file.
         execution: where to run; None runs in this process.
         batch_rows: rows of a reading batch, None for about four MiB; never changes the result.
         progress: what shows progress; None shows nothing.
@@ -87,29 +89,80 @@ def build(
         raise UsageError("OUT is empty; name the dataset folder")
     execution = execution or Execution()
     execution.check()
+    require_one_of(plan, names, options)
+    if plan is not None:
+        reading = plan.reading if reading is None else reading.agreed_with(plan.reading)
+    wanted = plan.options if plan is not None else options or PlanOptions()
+    features = names or FeatureNames() if plan is None else plan.schema
+    source = open_input(inputs, features, reading, element_mask=wanted.element_mask)
+    out = Path(os.path.abspath(out))
+    job = source.job(wanted, out / STAGING_NAME, batch_rows=batch_rows)
+    given = vocabularies if plan is None else plan.vocabularies
+    identity = _identity(source, job)
+
+    def gather() -> Findings:
+        findings = ingest(source, job, execution, given=given, progress=progress)
+        _require_unchanged(source, identity["files"])
+        return findings
+
+    return run_build(
+        out,
+        job,
+        gather,
+        plan=plan,
+        reading=source.reading.planned,
+        identity=identity,
+        execution=execution,
+        progress=progress,
+    )
+
+
+def require_one_of(
+    plan: Plan | None, names: FeatureNames | None, options: PlanOptions | None
+) -> None:
+    """Raises PlanError where a plan comes with what it holds already."""
     if plan is not None and (options is not None or names is not None):
         raise PlanError("a plan holds the features and the options: give either it or them")
-    source = open_input(inputs, names or FeatureNames() if plan is None else plan.schema, reading)
-    wanted = plan.options if plan is not None else options or PlanOptions()
-    out = Path(os.path.abspath(out))
-    staging_folder = out / STAGING_NAME
-    job = source.job(wanted, staging_folder, batch_rows=batch_rows)
+
+
+def run_build(
+    out: Path,
+    job: IngestJob,
+    gather: Callable[[], Findings],
+    *,
+    plan: Plan | None,
+    reading: SourceOptions | None,
+    identity: Mapping[str, Any],
+    execution: Execution,
+    progress: Progress | None,
+    resumes: bool = True,
+) -> Manifest:
+    """Gathers rows in the staging folder, plans, writes shards and commits them.
+
+    Args:
+        out: the dataset folder.
+        job: how rows are ingested; its staging folder is the one in `out`.
+        gather: ingests them; called once the folder is ours.
+        plan: to follow; None makes one.
+        reading: what a plan that is made says of how files are read.
+        identity: what the staged rows depend on.
+        execution: where to run.
+        progress: what shows progress; None shows nothing.
+        resumes: whether a build that stops half-way leaves what it has for the next one.
+
+    Raises:
+        LengthwiseError: of the kind that fits, as for `build`.
+    """
     was_made = claim_output(out)
     staging = None
     try:
-        staging = Staging(staging_folder, _identity(source, job))
-        findings = ingest(
-            source,
-            job,
-            execution,
-            given=vocabularies if plan is None else plan.vocabularies,
-            progress=progress,
-        )
+        staging = Staging(Path(job.staging), identity)
+        findings = gather()
         if plan is None:
-            plan = plan_of(source.schema, wanted, findings)
+            plan = plan_of(job.schema, job.options, findings, reading)
         else:
             _require_fit(plan, findings)
-        manifest = _write(source, plan, job, findings, out, execution, progress)
+        manifest = _write(plan, job, findings, out, execution, progress)
     except (InputError, SchemaError, PlanError, UsageError):
         # The input is at fault: running again would only meet the same fault.
         if staging is not None:
@@ -118,7 +171,7 @@ def build(
         raise
     except BaseException:
         if staging is not None:
-            staging.close()
+            staging.close() if resumes else staging.remove()
         release_output(out, was_made=was_made)
         raise
     staging.remove()
@@ -126,7 +179,6 @@ def build(
 
 
 def _write(
-    source: Input,
     plan: Plan,
     job: IngestJob,
     findings: Findings,
@@ -146,7 +198,7 @@ def _write(
     finished = finished_shards(exchange_job)
     exchange_job = replace(exchange_job, finished=frozenset(finished))
     _require_space(out, plan, finished.values())
-    units, total = len(source.units), sum(exchange_job.counts.values())
+    units, total = findings.units, sum(exchange_job.counts.values())
     with watched(progress, "writing shards", total, lambda: count_reports(exchange_job.shards)):
         run_pipeline(lambda pipeline: exchange(pipeline, units, exchange_job), execution)
     shards = written_shards(exchange_job)
@@ -166,6 +218,8 @@ def _write(
             split: tally.account(records[split]) for split, tally in findings.tallies.items()
         },
         plan_crc32c=text_crc32c(plan_text),
+        canonical=plan.options.canonical,
+        compression=plan.options.compression,
     )
     commit(manifest, plan, exchange_job.shards / DATA, findings.rejected)
     return manifest
@@ -173,6 +227,8 @@ def _write(
 
 def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
     """Refuses before the first shard what cannot fit, as sizes are known to the byte."""
+    if plan.options.canonical or plan.options.compression != "none":
+        return  # how much that takes is known once it is written
     needed = sum(
         rows * plan.layout(max_length).stride
         for split in plan.histograms
@@ -189,19 +245,29 @@ def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
 
 def _identity(source: Input, job: IngestJob) -> dict[str, Any]:
     """What staged rows depend on, so that no build takes up the rows of another."""
-    files = []
-    for file in source.files:
-        files.append([file.file.path, file.file.split, *status_of(file.file.path)])
     return {
         "version": metadata.version("lengthwise"),
         "schema": source.schema.to_json(),
         "storage": job.storage,
-        "reading": source.reading.to_json(),
+        "reading": dataclasses.asdict(source.reading),
         "options": {
             name: value for name, value in job.options.to_json().items() if name not in _LATER
         },
-        "files": files,
+        "files": _states(source),
+        "contents": [file.identity for file in source.files],
     }
+
+
+def _states(source: Input) -> list[list[Any]]:
+    """Path, split, size and time of change of each file."""
+    return [[file.file.path, file.file.split, *status_of(file.file.path)] for file in source.files]
+
+
+def _require_unchanged(source: Input, before: list[list[Any]]) -> None:
+    """Raises InputError where a file was changed since it was looked at."""
+    for then, now in zip(before, _states(source), strict=True):
+        if then != now:
+            raise InputError(f"{now[0]}: was changed while it was read; run the same command again")
 
 
 def _hash(*texts: str) -> str:

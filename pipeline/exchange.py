@@ -20,6 +20,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
@@ -32,7 +33,7 @@ from lengthwise.pipeline.staging import (
 )
 from lengthwise.pipeline.strings import id_tables, with_ids
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
 from lengthwise.transforms.ragged import RaggedRows
@@ -169,11 +170,11 @@ def write_shard_of(
     layout = job.plan.layout(max_length)
     block_rows = max(1, _BLOCK_BYTES // layout.stride)
 
-    def blocks() -> Iterator[np.ndarray]:
+    def blocks() -> Iterator[np.ndarray | FramedRecords]:
         for first in range(0, len(order), block_rows):
             block = gather_rows(take_places(places, order[first : first + block_rows]))
             rows = unpack_rows(block, job.plan.schema, job.storage)
-            yield encode_rows(
+            yield encode_block(
                 finished(rows, job.plan),
                 job.plan.schema,
                 layout,
@@ -181,8 +182,9 @@ def write_shard_of(
                 pad_value=job.plan.options.pad_value,
             )
 
-    name = shard_name(split, max_length, index, count)
-    written = write_shard(job.shards / DATA / name, blocks())
+    compression = job.plan.options.compression
+    name = shard_name(split, max_length, index, count, compression=compression)
+    written = write_shard(job.shards / DATA / name, blocks(), compression=compression)
     steps = int(places[LENGTH].sum(dtype=np.int64))
     report = [written.records, steps, written.nbytes, written.crc32c]
     path = shard_report_path(job.shards, shard)
@@ -214,15 +216,14 @@ def _order(places: np.ndarray) -> np.ndarray:
 
 
 def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
-    """The rows with what only the plan knows: means at missing steps, then normalised values."""
+    """The rows with what only the plan knows: means where values miss, then normalised values."""
     if not (plan.means or plan.normalizations):
         return rows
     values = dict(rows.values)
-    if rows.observed is not None:
-        for name, means in plan.means.items():
-            filled = values[name].copy()
-            filled[~rows.observed] = np.array(means).reshape(plan.schema[name].shape)
-            values[name] = filled
+    for name, means in plan.means.items():
+        if rows.observed_of(name) is not None:
+            by_element = np.array(means, np.float32).reshape(plan.schema[name].shape)
+            values[name] = np.where(rows.elements_of(name), values[name], by_element)
     for name, constants in plan.normalizations.items():
         values[name] = normalize(values[name], constants)
     return replace(rows, values=values)
@@ -230,20 +231,25 @@ def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
     """The shards that were written, sorted."""
-    paths = [shard_report_path(job.shards, shard) for shard in job.keys]
-    return tuple(Shard(*document["shard"]) for document in read_reports(paths))
+    return tuple(_reported(job, job.keys))
 
 
 def finished_shards(job: ExchangeJob) -> dict[ShardKey, Shard]:
     """The shards that an earlier run finished, and that are still where they should be."""
     shards = {}
     for key in job.keys:
-        for document in read_reports([shard_report_path(job.shards, key)]):
-            shard = Shard(*document["shard"])
+        for shard in _reported(job, [key]):
             file = job.shards / DATA / shard.name
             if file.is_file() and file.stat().st_size == shard.nbytes:
                 shards[key] = shard
     return shards
+
+
+def _reported(job: ExchangeJob, keys: Iterable[ShardKey]) -> Iterator[Shard]:
+    """The shards that have a report."""
+    paths = [shard_report_path(job.shards, key) for key in keys]
+    for document in read_reports(paths):
+        yield Shard(*document["shard"], compression=job.plan.options.compression)
 
 
 def _to_bytes(rows: pa.RecordBatch) -> bytes:

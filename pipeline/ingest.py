@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import LengthwiseError
-from lengthwise.dataset.options import PlanOptions
+from lengthwise.dataset.options import MAX_LENGTH, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
 from lengthwise.pipeline.measuring import measure, measure_channels
@@ -32,7 +32,15 @@ from lengthwise.pipeline.strings import UnitStrings
 from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
-from lengthwise.transforms.ragged import EMPTY, OVERLONG, REASONS, RaggedRows, ragged_rows
+from lengthwise.transforms.ragged import (
+    EMPTY,
+    NULL_SEQUENCE,
+    OVERLONG,
+    REASONS,
+    TOO_LONG,
+    RaggedRows,
+    ragged_rows,
+)
 from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Of the text of a rejected row.
@@ -67,24 +75,30 @@ class IngestJob:
 
 
 def ingest_unit(numbered: tuple[int, Unit], job: IngestJob) -> None:
+    """Reads a unit and ingests it."""
+    number, unit = numbered
+    batches = read_unit(unit, job.columns, job.reading, batch_rows=job.batch_rows)
+    ingest_batches(number, unit, batches, job)
+
+
+def ingest_batches(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> None:
     """Ingests a unit and leaves its packed rows and its report in the staging folder.
 
     An input that cannot be read is reported, not raised: runners would only try again.
     """
-    number, unit = numbered
     try:
-        report = _ingest(number, unit, job)
+        report = _ingest(number, unit, batches, job)
     except LengthwiseError as reason:
         report = UnitReport(error=str(reason))
     write_report(unit_report_path(job.staging, number), report.to_json())
 
 
-def _ingest(number: int, unit: Unit, job: IngestJob) -> UnitReport:
+def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> UnitReport:
     report = UnitReport(splits=list(job.splits))
     strings = UnitStrings(job)
     with _rows_file(unit_rows_path(job.staging, number)) as file:
         writer = None
-        for batch in read_unit(unit, job.columns, job.reading, batch_rows=job.batch_rows):
+        for batch in batches:
             _reject(batch.broken, unit, job, report)
             numbers = _row_numbers(batch)
             keys = keys_of(numbers, unit, job)
@@ -169,9 +183,11 @@ def _usable(
     )
     usable = np.flatnonzero(fates == 0)
     fates[usable[rows.lengths == 0]] = EMPTY
-    if options.max_length is not None and options.overlong in ("error", "drop"):
+    if options.max_length is None:
+        fates[usable[rows.lengths > MAX_LENGTH // options.align * options.align]] = TOO_LONG
+    elif options.overlong in ("error", "drop"):
         fates[usable[rows.lengths > options.max_length]] = OVERLONG
-    dropped = [EMPTY] if options.empty == "drop" else []
+    dropped = [EMPTY, NULL_SEQUENCE] if options.empty == "drop" else []
     dropped += [OVERLONG] if options.overlong == "drop" else []
     if fates.any():
         passed = fates[usable] == 0
@@ -212,15 +228,16 @@ def _described(
 
 
 def _filled(rows: RaggedRows, job: IngestJob) -> RaggedRows:
-    """The rows with missing steps filled, except by the mean, which is not known yet."""
+    """The rows with what is missing filled, except by the mean, which is not known yet."""
     fill = job.options.fill
-    if rows.observed is None or fill in ("zero", "mean"):
+    if (rows.observed is None and not rows.elements) or fill in ("zero", "mean"):
         return rows
     values = dict(rows.values)
     for feature in job.schema.sequences:
-        if feature.encoding == NUMBERS and not feature.label:
+        observed = rows.observed_of(feature.name)
+        if feature.encoding == NUMBERS and not feature.label and observed is not None:
             flat = values[feature.name]
-            values[feature.name] = fill_missing(flat, rows.observed, rows.lengths, fill)
+            values[feature.name] = fill_missing(flat, observed, rows.lengths, fill)
     return replace(rows, values=values)
 
 

@@ -88,17 +88,26 @@ class Input:
                         "an integer"
                     )
 
-    def job(self, options: PlanOptions, staging: Path, **extra: Any) -> IngestJob:
-        """What the workers need to ingest it."""
+    def job(
+        self, options: PlanOptions, staging: Path, *, also: Sequence[str] = (), **extra: Any
+    ) -> IngestJob:
+        """What the workers need to ingest it.
+
+        Args:
+            options: how to plan.
+            staging: the staging folder.
+            also: columns to read beside those of features and splits.
+            extra: other attributes of the job.
+        """
         self.check_options(options)
         if len(self.split_names(options)) > MAX_SPLITS:
             raise PlanError(
                 f"{len(self.split_names(options))} splits are more than {MAX_SPLITS}: name fewer"
             )
-        names = (*self.schema.names, *self._split_columns(options))
+        names = dict.fromkeys((*also, *self.schema.names, *self._split_columns(options)))
         return IngestJob(
             schema=self.schema,
-            columns=columns_to_read(self.files, names),
+            columns=columns_to_read(self.files, tuple(names)),
             reading=self.reading,
             storage=storage_dtypes(self.schema, [file.columns for file in self.files]),
             options=options,
@@ -109,7 +118,11 @@ class Input:
 
 
 def open_input(
-    inputs: Sequence[str], names: FeatureNames | Schema, reading: SourceOptions | None = None
+    inputs: Sequence[str],
+    names: FeatureNames | Schema,
+    reading: SourceOptions | None = None,
+    *,
+    element_mask: bool = False,
 ) -> Input:
     """Finds the input and checks that all its files have the features.
 
@@ -117,6 +130,7 @@ def open_input(
         inputs: files, globs, folders, each possibly `SPLIT=PATH`.
         names: which columns are which, or the schema itself.
         reading: how the files are read; None tells the format of each from the file.
+        element_mask: whether elements of vectors are masked by themselves; a schema says so itself.
 
     Raises:
         InputError: nothing found, or a file cannot be read.
@@ -125,6 +139,29 @@ def open_input(
     reading = _with_roles(reading or SourceOptions(), names)
     found = find_files(inputs, reading)
     files = agree_on_columns([open_file(file, reading) for file in found])
+    if all(file.rows == 0 for file in files):
+        raise InputError(f"{files[0].file.path}: the input has no rows")
+    return input_of(files, names, reading, element_mask=element_mask)
+
+
+def input_of(
+    files: tuple[SourceFile, ...],
+    names: FeatureNames | Schema,
+    reading: SourceOptions,
+    *,
+    element_mask: bool = False,
+) -> Input:
+    """Checks that all files have the features.
+
+    Args:
+        files: at least one.
+        names: which columns are which, or the schema itself.
+        reading: how the files are read.
+        element_mask: whether elements of vectors are masked by themselves; a schema says so itself.
+
+    Raises:
+        SchemaError: a file lacks a column, or has it with another type.
+    """
     schema = names if isinstance(names, Schema) else _schema_of(files[0], names)
     if all(feature.label for feature in schema.sequences):
         raise SchemaError(
@@ -139,13 +176,13 @@ def open_input(
     for file in files:
         found = _schema_of(file, as_names)
         for mine, theirs in zip(schema.features, found.features, strict=True):
-            if mine != theirs:
+            if replace(mine, element_mask=False) != theirs:
                 raise SchemaError(
                     f"{file.file.path}: column '{mine.name}' is {theirs.describe()}, "
                     f"elsewhere it is {mine.describe()}"
                 )
-    if all(file.rows == 0 for file in files):
-        raise InputError(f"{files[0].file.path}: the input has no rows")
+    if element_mask and not isinstance(names, Schema):
+        schema = schema.with_element_masks
     return Input(files, schema, reading)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +35,8 @@ def measure(
     ones = np.ones(len(rows), np.int64)
     for feature in job.schema.features:
         if feature.sequence:
-            values, lengths, observed = rows.values[feature.name], rows.lengths, rows.observed
+            values, lengths = rows.values[feature.name], rows.lengths
+            observed = rows.observed_of(feature.name)
         else:
             values, lengths, observed = rows.contexts[feature.name], ones, None
         summary = summarize(values, lengths, feature, observed)
@@ -59,12 +59,20 @@ def measure_channels(
         return
     for name in names:
         feature = job.schema[name]
-        channel = replace(feature, shape=())
+        channel = feature.channel
         flat = rows.values[name].reshape(-1, feature.size)
+        # Of each element, or the same of all elements of a step.
+        observed = None if rows.observed_of(name) is None else rows.elements_of(name)
+        observed = None if observed is None else observed.reshape(-1, feature.size)
         previous = report.channels.get(name, [Summary()] * feature.size)
         report.channels[name] = [
             previous[i].merged(
-                summarize(np.ascontiguousarray(flat[:, i]), rows.lengths, channel, rows.observed)
+                summarize(
+                    np.ascontiguousarray(flat[:, i]),
+                    rows.lengths,
+                    channel,
+                    None if observed is None else observed[:, i],
+                )
             )
             for i in range(feature.size)
         ]

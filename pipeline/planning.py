@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apache_beam as beam
 
-from lengthwise.dataset.errors import InputError, PlanError
+from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
@@ -25,9 +25,7 @@ from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
-from lengthwise.pipeline.sources import (
-    SourceOptions,
-)
+from lengthwise.pipeline.sources import SourceOptions
 from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
@@ -48,6 +46,7 @@ class Findings:
     """What ingesting all units found.
 
     Attributes:
+        units: how many there are.
         tallies: split -> counts of rows.
         histograms: split -> length -> rows.
         summaries: feature -> summary; of codes where the feature is strings.
@@ -57,6 +56,7 @@ class Findings:
         rejected: faulty rows, in the order of the input.
     """
 
+    units: int
     tallies: Mapping[str, Tally]
     histograms: Mapping[str, Mapping[int, int]]
     summaries: Mapping[str, Summary]
@@ -92,11 +92,13 @@ def make_plan(
     """
     execution = execution or Execution()
     execution.check()
-    source = open_input([os.fspath(path) for path in inputs], names, reading)
+    source = open_input(
+        [os.fspath(path) for path in inputs], names, reading, element_mask=options.element_mask
+    )
     with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
         job = source.job(options, Path(folder), keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
-    return plan_of(source.schema, options, findings)
+    return plan_of(source.schema, options, findings, source.reading.planned)
 
 
 def ingest(
@@ -127,15 +129,45 @@ def ingest(
         units = unit_report_path(job.staging, 0).parent
         with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
             run_pipeline(construct, execution)
-    reports = unit_reports(job.staging, len(numbered))
+    files = [unit.file for unit in source.units]
+
+    def place_of(number: int, row: int) -> Place:
+        return files[number].path, files[number].name, row
+
+    return merged_findings(job, len(files), place_of, given=given)
+
+
+# How a row is named for people: its file's path now, the name of the file, the number in it.
+Place = tuple[str, str, int]
+
+
+def merged_findings(
+    job: IngestJob,
+    units: int,
+    place_of: Callable[[int, int], Place],
+    *,
+    given: Mapping[str, Sequence[str]] | None = None,
+) -> Findings:
+    """Merges the reports of all units.
+
+    Args:
+        job: what the units were ingested by.
+        units: how many there are.
+        place_of: number of a unit, and of a row in its file -> where the row is.
+        given: vocabularies that are not to be counted.
+
+    Raises:
+        InputError: a unit cannot be read, or rows are faulty: one line for all of them.
+    """
+    reports = unit_reports(job.staging, units)
     for report in reports:
         if report.error is not None:
             raise InputError(report.error)
     tallies = merge_tallies(report.tallies for report in reports)
     rejected = [
-        Rejected(unit.file.path, unit.file.name, *row)
-        for (_, unit), report in zip(numbered, reports, strict=True)
-        for row in sorted(report.rejected)
+        Rejected(*place_of(number, row), reason, raw)
+        for number, report in enumerate(reports)
+        for row, reason, raw in sorted(report.rejected)
     ]
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
@@ -151,7 +183,7 @@ def ingest(
     }
     vocabularies, class_counts = vocabularies_of(
         job,
-        len(numbered),
+        units,
         given=given or {},
         size=job.options.vocab_size,
         min_count=job.options.min_count,
@@ -162,7 +194,14 @@ def ingest(
             previous = channels.get(name, [Summary()] * len(summaries_))
             channels[name] = [a.merged(b) for a, b in zip(previous, summaries_, strict=True)]
     return Findings(
-        tallies, histograms, summaries, vocabularies, class_counts, channels, tuple(rejected)
+        units,
+        tallies,
+        histograms,
+        summaries,
+        vocabularies,
+        class_counts,
+        channels,
+        tuple(rejected),
     )
 
 
@@ -172,12 +211,27 @@ def _is_ingested(number: int, job: IngestJob) -> bool:
 
 
 def unit_reports(staging: str, units: int) -> list[UnitReport]:
-    """The reports of all units, in order."""
+    """The reports of all units, in order.
+
+    Raises:
+        OutputError: one is not there.
+    """
     paths = [unit_report_path(staging, number) for number in range(units)]
-    return [UnitReport.from_json(document) for document in read_reports(paths)]
+    reports = [UnitReport.from_json(document) for document in read_reports(paths)]
+    if len(reports) < units:
+        raise OutputError(
+            f"{staging}: {units - len(reports)} of {units} units vanished while the build ran; "
+            "run the same command again"
+        )
+    return reports
 
 
-def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
+def plan_of(
+    schema: Schema,
+    options: PlanOptions,
+    findings: Findings,
+    reading: SourceOptions | None = None,
+) -> Plan:
     """Chooses the buckets.
 
     Raises:
@@ -196,19 +250,16 @@ def plan_of(schema: Schema, options: PlanOptions, findings: Findings) -> Plan:
         },
         vocabularies=findings.vocabularies,
         normalizations={
-            name: normalization_of(
-                options.normalize[name], channels, replace(schema[name], shape=())
-            )
+            name: normalization_of(options.normalize[name], channels, schema[name].channel)
             for name, channels in sorted(findings.channels.items())
             if name in options.normalize
         },
         means={
-            name: tuple(
-                channel.statistics(replace(schema[name], shape=())).mean for channel in channels
-            )
+            name: tuple(channel.statistics(schema[name].channel).mean for channel in channels)
             for name, channels in sorted(findings.channels.items())
             if options.fill == "mean"
         },
+        reading=reading,
     )
 
 

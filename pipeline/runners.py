@@ -6,7 +6,7 @@ import contextlib
 import io
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Execution:
         return self.exchange or ("spill" if self.runner == LOCAL_RUNNER else "engine")
 
 
-def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Execution) -> None:
+def run_pipeline(construct: Callable[[beam.Pipeline], Any], execution: Execution) -> None:
     """Builds a pipeline and runs it to its end.
 
     Args:
@@ -83,9 +83,20 @@ def run_pipeline(construct: Callable[[beam.Pipeline], None], execution: Executio
         runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
         args.append(f"--direct_num_workers={execution.workers}")
     options = _options(args)
+    with one_line_errors(), beam.Pipeline(runner=runner, options=options) as pipeline:
+        construct(pipeline)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Says in one line why a pipeline that runs inside has failed.
+
+    Raises:
+        OutputError: a worker could not write (disk full, no permission).
+        LengthwiseError: the pipeline failed; one line says why.
+    """
     try:
-        with beam.Pipeline(runner=runner, options=options) as pipeline:
-            construct(pipeline)
+        yield
     except LengthwiseError:
         raise
     except OSError as reason:

@@ -11,7 +11,7 @@ from lengthwise.dataset.errors import InputError, PlanError
 from lengthwise.dataset.options import MAX_SPLITS, check_split_name
 from lengthwise.pipeline.sources import Unit
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.transforms.row_keys import assign_splits, group_keys, row_keys
+from lengthwise.transforms.row_keys import assign_splits, group_keys, numbered_keys
 
 if TYPE_CHECKING:
     from lengthwise.pipeline.ingest import IngestJob
@@ -23,13 +23,11 @@ def keys_of(numbers: np.ndarray, unit: Unit, job: IngestJob) -> np.ndarray:
     """The key of each row, (n,) uint64.
 
     Args:
-        numbers: (n,) int64, ascending, numbers of the rows in their file.
+        numbers: (n,) int64, numbers of the rows in their file.
         unit: that they belong to.
         job: for the seed.
     """
-    first, stop = (int(numbers[0]), int(numbers[-1]) + 1) if len(numbers) else (0, 0)
-    keys = row_keys(job.options.seed, unit.file.name, first, stop - first)
-    return keys if stop - first == len(numbers) else keys[numbers - first]
+    return numbered_keys(job.options.seed, unit.file.name, numbers)
 
 
 def splits_of(

@@ -28,7 +28,7 @@ from lengthwise.dataset.errors import OutputError
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, write_text
 
 _LOCK_NAME = "lock"
-_IDENTITY_NAME = "staging.json"
+IDENTITY_NAME = "staging.json"
 
 
 class Staging:
@@ -46,7 +46,7 @@ class Staging:
         self.folder = folder
         self._lock = _locked(folder)
         text = json.dumps({**identity, "boot": _boot_id()}, sort_keys=True)
-        path = folder / _IDENTITY_NAME
+        path = folder / IDENTITY_NAME
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             # First what makes the rest believable, so that being killed here does no harm.
             path.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ class Staging:
 
     def remove(self) -> None:
         """Deletes the folder and lets go of the lock."""
-        (self.folder / _IDENTITY_NAME).unlink(missing_ok=True)
+        (self.folder / IDENTITY_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
@@ -74,7 +74,7 @@ def is_staging(folder: Path) -> bool:
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {child.name for child in folder.iterdir()}
-    known = {_LOCK_NAME, _IDENTITY_NAME, "units"}
+    known = {_LOCK_NAME, IDENTITY_NAME, "units"}
     return _LOCK_NAME in names and all(
         name in known or name.startswith(("shards-", TEMPORARY_PREFIX)) for name in names
     )

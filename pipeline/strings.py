@@ -58,9 +58,8 @@ class UnitStrings:
             counted = training if feature.encoding != CLASSES else np.ones(len(rows), np.bool_)
             if feature.sequence:
                 steps = np.repeat(counted, rows.lengths)
-                if rows.observed is not None:
-                    steps &= rows.observed
-                counter.count(rows.values[name][steps].reshape(-1))
+                observed, values = rows.elements_of(name)[steps], rows.values[name][steps]
+                counter.count(values[observed])
             else:
                 counter.count(rows.contexts[name][counted].reshape(-1))
 

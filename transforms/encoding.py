@@ -13,6 +13,7 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import PValue
 
+from lengthwise.dataset.canonical import FramedRecords, canonical_records
 from lengthwise.dataset.errors import SchemaError
 from lengthwise.dataset.record import Field, RecordLayout, encode_varints, varint_width
 from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS, Schema
@@ -50,6 +51,10 @@ def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
     framed = _blank(len(batch), layout)
     values = {**batch.features, LENGTH: batch.length, MASK: batch.mask}
     for field in layout.fields:
+        if field.name not in values and field.is_mask:
+            # No element is missing but those of missing steps.
+            mask = batch.mask.reshape(*batch.mask.shape, *[1] * (len(field.shape) - 1))
+            values[field.name] = np.broadcast_to(mask, (len(batch), *field.shape))
         if field.name not in values:
             raise SchemaError(f"feature '{field.name}' is in the layout, but not in the batch")
         _put_values(framed, field, values[field.name])
@@ -81,6 +86,36 @@ def encode_rows(
         InputError: a row is longer than `layout.max_length`.
         SchemaError: values of a feature have another shape or type than the layout says.
     """
+    framed = _unsealed(rows, schema, layout, side=side, pad_value=pad_value)
+    seal_frames(framed)
+    return framed
+
+
+def encode_block(
+    rows: RaggedRows,
+    schema: Schema,
+    layout: RecordLayout,
+    *,
+    side: str = "right",
+    pad_value: float = 0.0,
+) -> np.ndarray | FramedRecords:
+    """The records of rows as they stand in a shard, strided or canonical as the layout says.
+
+    Args, errors: see `encode_rows`.
+
+    Returns:
+        What `write_shard` takes.
+    """
+    framed = _unsealed(rows, schema, layout, side=side, pad_value=pad_value)
+    if layout.canonical:
+        return canonical_records(framed, layout)
+    seal_frames(framed)
+    return framed
+
+
+def _unsealed(
+    rows: RaggedRows, schema: Schema, layout: RecordLayout, *, side: str, pad_value: float
+) -> np.ndarray:
     padded = [f.name for f in schema.sequences if f.encoding == NUMBERS and not f.label]
     framed = _blank(len(rows), layout, dict.fromkeys(padded, pad_value))
     slots = slot_mask(rows.lengths, layout.max_length, side=side)
@@ -88,6 +123,9 @@ def encode_rows(
         field = layout[feature.name]
         if feature.sequence:
             _put_steps(framed, field, rows.values[feature.name], slots)
+            if feature.element_mask:
+                elements = rows.elements_of(feature.name).view(np.uint8)
+                _put_steps(framed, layout[feature.observed_name], elements, slots)
         else:
             _put_values(framed, field, rows.contexts[feature.name])
     _put_values(framed, layout[LENGTH], rows.lengths)
@@ -95,7 +133,6 @@ def encode_rows(
     if rows.observed is not None:
         mask = observed_mask(rows, layout.max_length, side=side)
     framed[:, layout[MASK].payload] = mask
-    seal_frames(framed)
     return framed
 
 

@@ -14,10 +14,10 @@ def fill_missing(
 
     Args:
         values: (N, *shape), the steps of all rows one after another.
-        observed: (N,) bool, False at missing steps.
+        observed: (N,) bool, False at missing steps; or (N, *shape) bool, False at missing elements.
         lengths: (n,) steps of each row; they add up to N.
-        fill: `zero`; `forward`, the last observed step of the row (zeros before its first one); or
-            a number.
+        fill: `zero`; `forward`, the last observed step of the row, or the last observed value of
+            the same element (zeros before the first one); or a number.
 
     Returns:
         (N, *shape), the dtype of `values`.
@@ -31,13 +31,14 @@ def fill_missing(
     if fill == "zero":
         return values
     if fill == "forward":
-        steps = np.arange(len(values))
-        last = np.maximum.accumulate(np.where(observed, steps, -1))
-        first_of_row = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        flat = observed.reshape(len(observed), -1)  # (N, 1) or (N, size)
+        steps = np.arange(len(values))[:, None]
+        last = np.maximum.accumulate(np.where(flat, steps, -1), axis=0)
+        first_of_row = np.repeat(np.cumsum(lengths) - lengths, lengths)[:, None]
         found = last >= first_of_row
-        filled = values[np.where(found, last, 0)]
-        filled[~found] = 0
-        return filled
+        by_step = values.reshape(len(values), -1)
+        filled = np.take_along_axis(by_step, np.where(found, last, 0), axis=0)
+        return np.where(found, filled, 0).astype(values.dtype).reshape(values.shape)
     filled = values.copy()
     filled[~observed] = fill
     return filled

@@ -3,6 +3,7 @@
     RaggedRows                            packed rows (pa.RecordBatch)
     values["frames"]   (N, …)      ->     feature/frames   large_binary, one value a row
     contexts["label"]  (n, …)             feature/label    fixed_size_binary
+    elements["frames"] (N, …)             elements/frames  large_binary, a byte an element
     lengths, keys, observed               length, key, observed
 
 Arrow takes, concatenates, writes and maps back such columns several times faster than lists, which
@@ -29,7 +30,8 @@ def pack_rows(rows: RaggedRows, schema: Schema) -> pa.RecordBatch:
     Returns:
         Columns `key` (uint64, zeros where there are no keys), `length` (int32), `observed`
         (large_binary, a byte a step; null where every step of the row is observed), then the
-        features: sequences as large_binary, others as fixed_size_binary.
+        features: sequences as large_binary, others as fixed_size_binary; beside a sequence with an
+        element mask the mask, like `observed`.
     """
     n = len(rows)
     offsets = rows.offsets
@@ -37,7 +39,7 @@ def pack_rows(rows: RaggedRows, schema: Schema) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {
         KEY: pa.array(keys),
         LENGTH: pa.array(rows.lengths.astype(np.int32)),
-        OBSERVED: _pack_observed(rows, offsets),
+        OBSERVED: _pack_mask(rows.observed, offsets),
     }
     for feature in schema.features:
         values = rows.values[feature.name] if feature.sequence else rows.contexts[feature.name]
@@ -47,6 +49,10 @@ def pack_rows(rows: RaggedRows, schema: Schema) -> pa.RecordBatch:
             columns[_column(feature)] = _binary(offsets * width, data)
         else:
             columns[_column(feature)] = pa.Array.from_buffers(pa.binary(width), n, [None, data])
+        if feature.element_mask:
+            known = rows.observed_of(feature.name) is not None
+            mask = rows.elements_of(feature.name).reshape(-1) if known else None
+            columns[_elements(feature)] = _pack_mask(mask, offsets * feature.size)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
@@ -59,7 +65,7 @@ def unpack_rows(packed: pa.RecordBatch, schema: Schema, storage: Mapping[str, st
         storage: feature -> numpy dtype of the packed values.
     """
     lengths = packed.column(LENGTH).to_numpy().astype(np.int64)
-    values, contexts = {}, {}
+    values, contexts, elements = {}, {}, {}
     for feature in schema.features:
         column = packed.column(_column(feature))
         dtype = np.dtype(storage[feature.name])
@@ -70,17 +76,22 @@ def unpack_rows(packed: pa.RecordBatch, schema: Schema, storage: Mapping[str, st
             data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
             data = data[column.offset * width : (column.offset + len(column)) * width]
             contexts[feature.name] = data.view(dtype).reshape(-1, *feature.shape)
+        if feature.element_mask:
+            mask = _unpack_mask(packed.column(_elements(feature)), lengths * feature.size)
+            if mask is not None:
+                elements[feature.name] = mask.reshape(-1, *feature.shape)
     return RaggedRows(
         lengths=lengths,
         values=values,
         contexts=contexts,
-        observed=_unpack_observed(packed.column(OBSERVED), lengths),
+        observed=_unpack_mask(packed.column(OBSERVED), lengths),
         keys=packed.column(KEY).to_numpy(),
+        elements=elements,
     )
 
 
 def map_values(packed: pa.RecordBatch, feature: Feature, table: np.ndarray) -> pa.RecordBatch:
-    """Replaces the values of a feature by what a table says of them; missing steps become 0.
+    """Replaces the values of a feature by what a table says of them; missing ones become 0.
 
     Args:
         packed: from `pack_rows`, possibly sliced; the feature's values are int32, rows of `table`.
@@ -94,9 +105,12 @@ def map_values(packed: pa.RecordBatch, feature: Feature, table: np.ndarray) -> p
     if feature.sequence:
         mapped = table[_bytes_of(column).view(np.int32)]
         lengths = packed.column(LENGTH).to_numpy().astype(np.int64)
-        observed = _unpack_observed(packed.column(OBSERVED), lengths)
+        if feature.element_mask:
+            observed = _unpack_mask(packed.column(_elements(feature)), lengths * feature.size)
+        else:
+            observed = _unpack_mask(packed.column(OBSERVED), lengths)
         if observed is not None:
-            mapped.reshape(-1, feature.size)[~observed] = 0
+            mapped.reshape(len(observed), -1)[~observed] = 0
         offsets = np.concatenate(([0], np.cumsum(lengths))) * width
         return packed.set_column(at, name, _binary(offsets, pa.py_buffer(mapped)))
     codes = np.frombuffer(column.buffers()[1] or b"", np.int32)
@@ -111,24 +125,30 @@ def _column(feature: Feature) -> str:
     return f"feature/{feature.name}"
 
 
-def _pack_observed(rows: RaggedRows, offsets: np.ndarray) -> pa.Array:
-    if rows.observed is None:
-        return pa.nulls(len(rows), pa.large_binary())
+def _elements(feature: Feature) -> str:
+    return f"elements/{feature.name}"
+
+
+def _pack_mask(mask: np.ndarray | None, offsets: np.ndarray) -> pa.Array:
+    """A mask, a byte a value; null for rows where all is observed."""
+    n = len(offsets) - 1
+    if mask is None:
+        return pa.nulls(n, pa.large_binary())
     # Counted from running totals: rows without steps are allowed, wherever they stand.
-    unseen = np.concatenate(([0], np.cumsum(~rows.observed)))
+    unseen = np.concatenate(([0], np.cumsum(~mask)))
     partial = unseen[offsets[1:]] > unseen[offsets[:-1]]
-    all_ = _binary(offsets, pa.py_buffer(rows.observed.view(np.uint8)))
-    positions = np.where(partial, np.arange(len(rows)), -1)
+    all_ = _binary(offsets, pa.py_buffer(np.ascontiguousarray(mask).view(np.uint8)))
+    positions = np.where(partial, np.arange(n), -1)
     return all_.take(pa.array(positions, mask=~partial))
 
 
-def _unpack_observed(column: pa.Array, lengths: np.ndarray) -> np.ndarray | None:
+def _unpack_mask(column: pa.Array, lengths: np.ndarray) -> np.ndarray | None:
     if column.null_count == len(column):
         return None
     partial = column.is_valid().to_numpy(zero_copy_only=False)
-    observed = np.ones(int(lengths.sum()), np.bool_)
-    observed[np.repeat(partial, lengths)] = _bytes_of(column.drop_null()).view(np.bool_)
-    return observed
+    mask = np.ones(int(lengths.sum()), np.bool_)
+    mask[np.repeat(partial, lengths)] = _bytes_of(column.drop_null()).view(np.bool_)
+    return mask
 
 
 def _binary(offsets: np.ndarray, data: pa.Buffer) -> pa.Array:

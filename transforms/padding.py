@@ -10,7 +10,7 @@ import pyarrow as pa
 from apache_beam.pvalue import PValue
 
 from lengthwise.dataset.errors import InputError
-from lengthwise.dataset.schema import Schema
+from lengthwise.dataset.schema import RESERVED_SUFFIX, Schema
 from lengthwise.transforms.ragged import RaggedRows, usable_rows
 
 
@@ -110,7 +110,8 @@ class PaddedBatch:
     """Rows of one bucket, padded.
 
     Attributes:
-        features: name -> (n, T, *shape) for sequences, (n, *shape) for features per row.
+        features: name -> (n, T, *shape) for sequences, (n, *shape) for features per row;
+            `<name>__observed` -> (n, T, *shape) bool for sequences with missing elements.
         length: (n,) int64, steps before padding.
         mask: (n, T) bool, True at real, observed steps.
     """
@@ -133,6 +134,8 @@ def pad_batch(rows: RaggedRows, max_length: int) -> PaddedBatch:
         name: pad_rows(values, rows.lengths, max_length) for name, values in rows.values.items()
     }
     features.update(rows.contexts)
+    for name, elements in rows.elements.items():
+        features[f"{name}{RESERVED_SUFFIX}"] = pad_rows(elements, rows.lengths, max_length)
     return PaddedBatch(features, rows.lengths, observed_mask(rows, max_length))
 
 

@@ -11,13 +11,14 @@ Arrow lists are what users have; `RaggedRows` is what numpy works on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, Schema, feature_from_arrow
+from lengthwise.dataset.spans import span_index
 from lengthwise.transforms.row_keys import piece_keys
 
 # Why a row cannot be used; positions are the codes in `Faults.reasons`.
@@ -31,9 +32,10 @@ REASONS = (
     "empty sequence",
     "overlong sequence",
     "NaN value",
+    "more steps than a record can have",
 )
 NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE = range(1, 6)
-EMPTY, OVERLONG, NOT_A_NUMBER = range(6, 9)
+EMPTY, OVERLONG, NOT_A_NUMBER, TOO_LONG = range(6, 10)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class RaggedRows:
         contexts: feature per row -> (n, *shape).
         observed: (N,) bool, False at missing steps; None where every step is observed.
         keys: (n,) uint64 row keys; None outside of a build.
+        elements: sequence feature with an element mask -> (N, *shape) bool, False at missing
+            elements, those of missing steps among them. A feature that is not named has all
+            elements of its observed steps.
     """
 
     lengths: np.ndarray
@@ -53,9 +58,23 @@ class RaggedRows:
     contexts: Mapping[str, np.ndarray]
     observed: np.ndarray | None = None
     keys: np.ndarray | None = None
+    elements: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def observed_of(self, name: str) -> np.ndarray | None:
+        """What was observed of a sequence feature: elements (N, *shape), steps (N,), or all."""
+        return self.elements.get(name, self.observed)
+
+    def elements_of(self, name: str) -> np.ndarray:
+        """(N, *shape) bool, the observed elements of a sequence feature."""
+        observed, shape = self.observed_of(name), self.values[name].shape
+        if observed is None:
+            return np.broadcast_to(np.True_, shape)
+        return np.broadcast_to(
+            observed.reshape(observed.shape + (1,) * (len(shape) - observed.ndim)), shape
+        )
 
     @property
     def offsets(self) -> np.ndarray:
@@ -64,14 +83,14 @@ class RaggedRows:
 
     def select(self, rows: np.ndarray) -> RaggedRows:
         """The rows at these positions, (m,) integers, in that order."""
-        steps = gather_index(self.offsets[:-1][rows], self.lengths[rows])
+        steps = span_index(self.offsets[:-1][rows], self.lengths[rows])
         return self._gathered(rows, self.lengths[rows], steps)
 
     def truncated(self, max_length: int, *, keep_end: bool = False) -> RaggedRows:
         """The rows cut to at most `max_length` steps, at their end or (`keep_end`) their start."""
         lengths = np.minimum(self.lengths, max_length)
         starts = self.offsets[1:] - lengths if keep_end else self.offsets[:-1]
-        return self._gathered(slice(None), lengths, gather_index(starts, lengths))
+        return self._gathered(slice(None), lengths, span_index(starts, lengths))
 
     def pieces(self, max_length: int, overlap: int = 0) -> tuple[RaggedRows, np.ndarray]:
         """The rows cut into pieces of at most `max_length` steps.
@@ -95,7 +114,7 @@ class RaggedRows:
         piece = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         starts = self.offsets[:-1][row] + piece * stride
         lengths = np.minimum(max_length, self.offsets[1:][row] - starts)
-        cut = self._gathered(row, lengths, gather_index(starts, lengths))
+        cut = self._gathered(row, lengths, span_index(starts, lengths))
         return replace(cut, keys=None if cut.keys is None else piece_keys(cut.keys, piece)), row
 
     def _gathered(
@@ -107,21 +126,9 @@ class RaggedRows:
             values={name: flat[steps] for name, flat in self.values.items()},
             contexts={name: values[rows] for name, values in self.contexts.items()},
             observed=None if self.observed is None else self.observed[steps],
+            elements={name: flat[steps] for name, flat in self.elements.items()},
             keys=None if self.keys is None else self.keys[rows],
         )
-
-
-def gather_index(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Positions of the steps of rows that begin at `starts`, one row after another.
-
-    Example:
-        >>> gather_index(np.array([5, 0]), np.array([2, 3]))
-        array([5, 6, 0, 1, 2])
-    """
-    ends = np.cumsum(lengths)
-    if len(ends) == 0:
-        return np.zeros(0, np.int64)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def storage_dtypes(schema: Schema, inputs: Iterable[pa.Schema]) -> dict[str, str]:
@@ -160,14 +167,15 @@ def ragged_rows(
     """Takes the rows out of Arrow columns, and finds those that cannot be used.
 
     A null step, or one with a null or NaN element, is missing: its row keeps it, `observed` is
-    False there and the value is 0.
+    False there and the value is 0. With an element mask such an element is missing by itself, and
+    a step is missing where it is null or none of its elements is observed.
 
     Args:
         batch: columns as named in the schema; others are ignored.
         schema: the features.
         storage: feature -> numpy dtype, from `storage_dtypes`; None takes those of the batch.
         keys: (n,) uint64, a key for each row of the batch.
-        nan: a step with a NaN is `missing`, `keep` keeps it as observed, `error` is a fault.
+        nan: a NaN is `missing`, `keep` keeps it as observed, `error` is a fault.
 
     Returns:
         The usable rows in order, and the fault of every row of the batch: (n,) uint8, positions
@@ -245,23 +253,28 @@ def _leaf_dtype(type_: pa.DataType) -> np.dtype:
 
 
 def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
-    """(n,) uint8: faults that can be seen without looking at the steps."""
+    """(n,) uint8: faults that can be seen without looking at the steps.
+
+    A null sequence has no steps. Beside one that has steps, it is one of another length.
+    """
     faults = np.zeros(batch.num_rows, np.uint8)
     lengths = None
-    for feature in schema.features:
+    unequal = np.zeros(batch.num_rows, np.bool_)
+    for feature in schema.sequences:
         column = batch.column(feature.name)
-        if not feature.sequence:
-            _, null = _leaf(column)
-            if null is not None:
-                faults[null] = NULL_CONTEXT
-            continue
-        if column.null_count:
-            faults[column.is_null().to_numpy(zero_copy_only=False)] = NULL_SEQUENCE
         own = np.diff(column.offsets.to_numpy())
-        if lengths is None:
-            lengths = own
-        else:
-            faults[(own != lengths) & (faults == 0)] = UNEQUAL_LENGTHS
+        if column.null_count:
+            null = column.is_null().to_numpy(zero_copy_only=False)
+            # What a null list spans in Arrow's buffers is nobody's.
+            own = np.where(null, 0, own)
+            faults[null] = NULL_SEQUENCE
+        lengths = own if lengths is None else lengths
+        unequal |= own != lengths
+    faults[unequal] = UNEQUAL_LENGTHS
+    for feature in schema.contexts:
+        _, missing = _leaf(batch.column(feature.name), feature.size)
+        if missing is not None:
+            faults[missing.any(axis=1)] = NULL_CONTEXT
     return faults
 
 
@@ -271,26 +284,27 @@ def _check_column(columns: pa.Schema, feature: Feature) -> None:
         raise SchemaError(f"{found} column '{feature.name}' in the input")
     type_ = columns.field(feature.name).type
     found = feature_from_arrow(pa.field(feature.name, type_), label=feature.label, place="input")
-    if found != feature:
+    if found != replace(feature, element_mask=False):
         raise SchemaError(f"column '{feature.name}' is {type_}, the plan says {feature.describe()}")
 
 
-def _leaf(items: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
-    """The innermost values of (n,) nested fixed-size lists, and which items hold a null.
+def _leaf(items: pa.Array, size: int) -> tuple[pa.Array, np.ndarray | None]:
+    """The innermost values of (n,) nested fixed-size lists, and which of them are missing.
 
     Returns:
-        (n * size,) values, nulls kept in place; (n,) bool, True where the item, a list in it or a
-        value of it is null, None where nothing is.
+        (n * size,) values, nulls kept in place; (n, size) bool, True where a value, a list that it
+        is in or the item is null, None where nothing is.
     """
     n, missing = len(items), None
     while True:
         if items.null_count:
-            null = items.is_null().to_numpy(zero_copy_only=False).reshape(n, -1).any(axis=1)
+            null = items.is_null().to_numpy(zero_copy_only=False)
+            null = np.repeat(null, n * size // len(null)).reshape(n, size)
             missing = null if missing is None else missing | null
         if not pa.types.is_fixed_size_list(items.type):
             return items, missing
-        size = items.type.list_size
-        items = items.values.slice(items.offset * size, len(items) * size)
+        inner = items.type.list_size
+        items = items.values.slice(items.offset * inner, len(items) * inner)
 
 
 def _values_of(
@@ -302,7 +316,9 @@ def _values_of(
 ) -> tuple[RaggedRows, np.ndarray]:
     faults = np.zeros(batch.num_rows, np.uint8)
     lengths = np.zeros(batch.num_rows, np.int64)
-    values, contexts, observed = {}, {}, None
+    values, contexts = {}, {}
+    observed: np.ndarray | None = None
+    elements: dict[str, np.ndarray] = {}
     row_of_step = None
     for feature in schema.features:
         column = batch.column(feature.name)
@@ -317,18 +333,25 @@ def _values_of(
         steps = column.values.slice(offsets[0], offsets[-1] - offsets[0])
         flat, seen, bad = _numbers(steps, feature, storage[feature.name], nan=nan)
         values[feature.name] = flat
-        if seen is not None:
-            observed = seen if observed is None else observed & seen
+        if seen is not None and feature.element_mask:
+            elements[feature.name] = seen
+            seen = np.any(seen.reshape(len(seen), -1), axis=1, keepdims=True)[:, 0]
+        if seen is not None and not seen.all():
+            observed = seen if observed is None else np.asarray(observed & seen)
         for fault, bad_steps in bad.items():
             if row_of_step is None:
                 row_of_step = np.repeat(np.arange(len(lengths)), lengths)
             faults[row_of_step[bad_steps]] = fault
+    # Any feature's missing step is missing for all: the mask of a row is one.
     if observed is not None:
-        # Any feature's missing step is missing for all: the mask of a row is one.
-        for name, flat in values.items():
+        for seen in elements.values():
+            seen[~observed] = False
+    for name, flat in values.items():
+        seen = elements.get(name, observed)
+        if seen is not None:
             values[name] = flat = flat.copy()
-            flat[~observed] = 0
-    return RaggedRows(lengths, values, contexts, observed, keys), faults
+            flat[~seen] = 0
+    return RaggedRows(lengths, values, contexts, observed, keys, elements), faults
 
 
 def _numbers(
@@ -339,9 +362,12 @@ def _numbers(
     nan: str = "missing",
     missing_is_bad: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None, dict[int, np.ndarray]]:
-    """Values (n, *shape), observed (n,) bool or None for all, and fault -> positions (m,)."""
+    """Values (n, *shape), what was observed of them, and fault -> positions (m,).
+
+    What was observed is None for all, (n,) bool steps, or (n, *shape) with an element mask.
+    """
     n = len(steps)
-    leaf, missing = _leaf(steps)
+    leaf, missing = _leaf(steps, feature.size)
     if leaf.null_count:
         leaf = leaf.fill_null(False if pa.types.is_boolean(leaf.type) else 0)
     source = leaf.to_numpy(zero_copy_only=False)
@@ -352,21 +378,36 @@ def _numbers(
         # The least and the greatest value tell at once whether any is NaN or infinite.
         if flat.size and not (np.isfinite(flat.min()) and np.isfinite(flat.max())):
             by_step = flat.reshape(n, feature.size)
-            not_a_number = np.isnan(by_step).any(axis=1)
+            not_a_number = np.isnan(by_step)
             if nan == "error" and not_a_number.any():
-                bad[NOT_A_NUMBER] = np.flatnonzero(not_a_number)
+                bad[NOT_A_NUMBER] = np.flatnonzero(not_a_number.any(axis=1))
             elif nan != "keep":
                 missing = not_a_number if missing is None else missing | not_a_number
-            infinite = np.isinf(by_step).any(axis=1)
+            missing = _of_steps(missing, feature)
+            infinite = np.isinf(by_step)
             infinite &= True if missing is None else ~missing
             if infinite.any():
-                bad[INFINITE] = np.flatnonzero(infinite)
+                bad[INFINITE] = np.flatnonzero(infinite.any(axis=1))
     else:
         flat = source.astype(dtype, copy=False)
         if source.dtype == np.uint64 and (source > np.uint64(2**63 - 1)).any():
-            large = (source > np.uint64(2**63 - 1)).reshape(n, feature.size).any(axis=1)
-            bad[OUT_OF_RANGE] = np.flatnonzero(large if missing is None else large & ~missing)
+            missing = _of_steps(missing, feature)
+            large = (source > np.uint64(2**63 - 1)).reshape(n, feature.size)
+            large &= True if missing is None else ~missing
+            bad[OUT_OF_RANGE] = np.flatnonzero(large.any(axis=1))
     if missing is not None and missing_is_bad and missing.any():
-        bad[NULL_CONTEXT] = np.flatnonzero(missing)
-    observed = None if missing is None or not missing.any() else np.logical_not(missing)
+        bad[NULL_CONTEXT] = np.flatnonzero(missing.any(axis=1))
+    if missing is None or not missing.any():
+        return flat.reshape(n, *feature.shape), None, bad
+    if feature.element_mask:
+        observed = np.logical_not(missing).reshape(n, *feature.shape)
+    else:
+        observed = np.logical_not(missing.any(axis=1))
     return flat.reshape(n, *feature.shape), observed, bad
+
+
+def _of_steps(missing: np.ndarray | None, feature: Feature) -> np.ndarray | None:
+    """Missing elements (n, size), or missing steps (n, 1) where elements have no mask."""
+    if missing is None or feature.element_mask:
+        return missing
+    return np.any(missing, axis=1, keepdims=True)

@@ -42,12 +42,54 @@ def row_keys(seed: int, file: str, first_row: int, rows: int) -> np.ndarray:
         >>> row_keys(0, "a.parquet", 1, 1) == row_keys(0, "a.parquet", 0, 2)[1:]
         array([ True])
     """
+    return numbered_keys(seed, file, np.arange(first_row, first_row + rows))
+
+
+def numbered_keys(seed: int, file: str, numbers: np.ndarray) -> np.ndarray:
+    """Keys of any rows of a file, different for different numbers.
+
+    Args:
+        seed: chosen by the user.
+        file: path relative to the inputs' common folder, with `/`.
+        numbers: (n,) int64, of the rows in the file.
+
+    Returns:
+        (n,) uint64.
+    """
     # Names of files are bytes, and need not be UTF-8.
     text = f"{seed}\0{file}".encode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(text, digest_size=8).digest()
     base = np.uint64(int.from_bytes(digest, "little"))
-    numbers = np.arange(first_row + 1, first_row + rows + 1, dtype=np.uint64)
-    return _mix(base + numbers * _GAMMA)
+    return _mix(base + (numbers.astype(np.uint64) + np.uint64(1)) * _GAMMA)
+
+
+def text_numbers(texts: pa.Array) -> np.ndarray:
+    """A number for each text, the same wherever it stands: 64 bits of a hash.
+
+    Args:
+        texts: (n,) strings or bytes, none null.
+
+    Returns:
+        (n,) int64.
+
+    Example:
+        >>> a, b, c = text_numbers(pa.array(["user 7", "user 8", "user 7"]))
+        >>> a == c, a == b
+        (np.True_, np.False_)
+    """
+    # Each eight bytes are mixed in at once, of all texts that are so long.
+    texts = texts.cast(pa.large_binary())
+    offsets = np.frombuffer(texts.buffers()[1] or bytes(8), np.int64)
+    offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(bytes(texts.buffers()[2] or b"") + bytes(8), np.uint8)
+    lengths = np.diff(offsets)
+    state = _mix(lengths.astype(np.uint64) + _GAMMA)
+    for place in range(0, int(lengths.max(initial=0)), 8):
+        longer = np.flatnonzero(lengths > place)
+        bytes_ = data[(offsets[longer] + place)[:, None] + np.arange(8)]  # (m, 8) uint8
+        bytes_[np.arange(8) >= (lengths[longer] - place)[:, None]] = 0
+        state[longer] = _mix((state[longer] ^ bytes_.view("<u8").reshape(-1)) + _GAMMA)
+    return state.view(np.int64)
 
 
 def group_keys(seed: int, groups: pa.Array) -> np.ndarray:

@@ -150,7 +150,7 @@ def summarize(
         values: (N, *shape) of all steps, finite, zeros at missing steps.
         lengths: (n,) steps of each row, at least 1; ones for a feature per row.
         feature: which feature it is.
-        observed: (N,) bool; None where all are.
+        observed: (N,) bool of steps or (N, *shape) of elements; None where all are.
 
     Example:
         >>> frames = Feature("frames", "float32")
@@ -164,7 +164,7 @@ def summarize(
     seen = values if observed is None else values[observed]
     if len(seen) == 0:
         return Summary(missing=steps * feature.size)
-    low, high, count = seen.min(), seen.max(), len(seen) * feature.size
+    low, high, count = seen.min(), seen.max(), seen.size
     if low != low:  # NaN was kept as a value; it has no part in the statistics
         numbers = seen[~np.isnan(seen)]
         if len(numbers) == 0:

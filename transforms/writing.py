@@ -13,8 +13,11 @@ import crc32c
 import numpy as np
 from apache_beam.pvalue import PValue
 
+from lengthwise.dataset.canonical import FramedRecords
+from lengthwise.dataset.compression import NONE, Compressor
 from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.manifest import shard_name
+from lengthwise.dataset.options import COMPRESSIONS, one_of
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -36,7 +39,12 @@ class WrittenFile:
     crc32c: int
 
 
-def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> WrittenFile:
+def write_shard(
+    path: str | os.PathLike[str],
+    blocks: Iterable[np.ndarray | FramedRecords],
+    *,
+    compression: str = NONE,
+) -> WrittenFile:
     """Writes framed records to a temporary file, syncs it and renames it.
 
     The file is on disk then; its name is once the folder is synced too, which is left to whoever
@@ -44,7 +52,8 @@ def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> W
 
     Args:
         path: the final name; its folder is made. A file of that name is replaced at once.
-        blocks: each (n, stride) uint8, C-contiguous framed records.
+        blocks: framed records, each (n, stride) uint8, C-contiguous, or `FramedRecords`.
+        compression: of the file, `none` or `gzip`.
 
     Example:
         >>> import tempfile
@@ -59,16 +68,21 @@ def write_shard(path: str | os.PathLike[str], blocks: Iterable[np.ndarray]) -> W
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     records = nbytes = crc = 0
+    compressor = Compressor(compression)
     try:
         with open(temporary, "wb", buffering=0) as file:
             for block in blocks:
                 if len(block) == 0:
                     continue
-                data = block.data.cast("B")
+                data = compressor.add(block.data.cast("B"))
                 _write_all(file.fileno(), data)
                 crc = crc32c.crc32c(data, crc)
                 records += len(block)
                 nbytes += len(data)
+            data = compressor.finish()
+            _write_all(file.fileno(), data)
+            crc = crc32c.crc32c(data, crc)
+            nbytes += len(data)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -113,6 +127,7 @@ class WriteTFRecords(beam.PTransform):
     Args:
         folder: where the files go: `len00064-00000-of-00004.tfrecord`, …
         num_shards: files for each max_length; a shard that gets no block has no file.
+        compression: of the files, `none` or `gzip`, whose names end with `.gz`.
         overwrite: True deletes the shards of an earlier run; otherwise they are an error, since
             they would stand beside the new ones and double the data.
 
@@ -134,17 +149,24 @@ class WriteTFRecords(beam.PTransform):
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, num_shards: int = 1, overwrite: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        num_shards: int = 1,
+        compression: str = NONE,
+        overwrite: bool = False,
     ) -> None:
         super().__init__()
         if num_shards < 1:
             raise ValueError(f"num_shards must be at least 1, got {num_shards}")
         self._folder = os.fspath(folder)
         self._num_shards = num_shards
+        one_of("compression", compression, COMPRESSIONS)
+        self._compression = compression
         self._overwrite = overwrite
 
     def expand(self, input_or_inputs: beam.PCollection) -> PValue:
-        for old in sorted(Path(self._folder).glob("len*-of-*.tfrecord")):
+        for old in sorted(Path(self._folder).glob("len*-of-*.tfrecord*")):
             if not self._overwrite:
                 raise OutputError(
                     f"{old}: is of an earlier run; choose another folder, or overwrite=True"
@@ -154,7 +176,8 @@ class WriteTFRecords(beam.PTransform):
             input_or_inputs
             | "ChooseShard" >> beam.Map(_keyed_by_shard, self._num_shards)
             | "GroupByShard" >> beam.GroupByKey()
-            | "WriteShard" >> beam.Map(_write_group, self._folder, self._num_shards)
+            | "WriteShard"
+            >> beam.Map(_write_group, self._folder, self._num_shards, self._compression)
         )
 
 
@@ -166,11 +189,15 @@ def _keyed_by_shard(
 
 
 def _write_group(
-    element: tuple[tuple[int, int], Iterable[np.ndarray]], folder: str, num_shards: int
+    element: tuple[tuple[int, int], Iterable[np.ndarray]],
+    folder: str,
+    num_shards: int,
+    compression: str,
 ) -> WrittenFile:
     (max_length, shard), blocks = element
-    name = Path(shard_name("", max_length, shard, num_shards)).name
-    written = write_shard(os.path.join(folder, name), _in_order_of_content(blocks))
+    name = Path(shard_name("", max_length, shard, num_shards, compression=compression)).name
+    ordered = _in_order_of_content(blocks)
+    written = write_shard(os.path.join(folder, name), ordered, compression=compression)
     sync_folder(folder)
     metrics = beam.metrics.Metrics
     metrics.counter("lengthwise", "records_written").inc(written.records)
@@ -182,7 +209,7 @@ def _in_order_of_content(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield from sorted((np.ascontiguousarray(block) for block in blocks), key=lambda b: b.tobytes())
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     written = 0
     while written < len(data):
         written += os.write(descriptor, data[written:])

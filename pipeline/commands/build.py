@@ -15,7 +15,7 @@ from lengthwise.pipeline.commands.options import (
     split_beam_args,
     vocabularies,
 )
-from lengthwise.pipeline.commands.source_options import reading_of, source_options
+from lengthwise.pipeline.commands.source_options import reading_of, reading_over, source_options
 
 
 @click.command("build")
@@ -24,7 +24,7 @@ from lengthwise.pipeline.commands.source_options import reading_of, source_optio
     "--plan",
     "plan_path",
     type=click.Path(),
-    help="A plan made before; instead of the options of plan.",
+    help="A plan made before; instead of the options of plan, and of how the input is read.",
 )
 @planning_options
 @source_options
@@ -76,18 +76,21 @@ def command(
         raise UsageError("give at least one INPUT and then OUT")
     given = [
         name
-        for name in PLANNING_NAMES
+        for name in values
         if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     ]
+    planned = [name for name in PLANNING_NAMES if name in given]
     execution = Execution(runner, workers, beam_args, exchange)
     if plan_path is not None:
-        if given:
-            option = given[0].replace("_", "-")
+        if planned:
+            option = planned[0].replace("_", "-")
             raise UsageError(f"--{option} is in the plan already; leave it out, or plan again")
         plan = Plan.load(plan_path)
         planning: dict[str, Any] = {"plan": plan}
+        reading = reading_over(plan.reading, values, given)
     else:
         names, options = names_and_options(values)
+        reading = reading_of(values)
         planning = {
             "names": names,
             "options": options,
@@ -98,7 +101,7 @@ def command(
             inputs,
             out,
             **planning,
-            reading=reading_of(values),
+            reading=reading,
             execution=execution,
             batch_rows=batch_rows,
             progress=progress,

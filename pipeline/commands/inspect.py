@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from lengthwise.dataset import Manifest, Shard
+    from lengthwise.dataset import Manifest, Schema, Shard
 
 
 @click.command("inspect")
@@ -42,31 +42,42 @@ def command(*, dataset: str, split: str | None, rows: int) -> None:
 
 
 def _show_rows(manifest: Manifest, shard: Shard, most: int) -> int:
-    import numpy as np
-
     from lengthwise.dataset.errors import CorruptDataError
-    from lengthwise.dataset.schema import LENGTH, MASK
+    from lengthwise.dataset.shard_records import decode_block, read_shard
 
     layout = manifest.layouts[shard.max_length]
     path = manifest.path_of(shard)
-    count = min(most, shard.records)
+    count, shown = min(most, shard.records), 0
     try:
         with open(path, "rb") as file:
-            data = file.read(count * layout.stride)
+            for block in read_shard(file, layout, shard.compression, records=shard.records):
+                decoded = decode_block(block, layout, [field.name for field in layout.fields])
+                for row in range(min(count - shown, len(block))):
+                    values = {name: rows[row] for name, rows in decoded.items()}
+                    _show_row(manifest.schema, f"{shard.name}, record {shown + row}", values)
+                shown += len(block)
+                if shown >= count:
+                    return count
     except OSError as reason:
         raise CorruptDataError(f"{path}: cannot be read: {reason.strerror}") from None
-    if len(data) < count * layout.stride:
-        raise CorruptDataError(
-            f"{path}: is shorter than the manifest says; run `lengthwise verify`"
-        )
-    decoded = layout.decode(np.frombuffer(data, np.uint8).reshape(count, layout.stride))
-    for row in range(count):
-        length = int(decoded[LENGTH][row])
-        missing = length - int(decoded[MASK][row].sum())
-        click.echo(f"\n{shard.name}, record {row}: length {length}, {missing} steps missing")
-        for feature in manifest.schema.features:
-            values = decoded[feature.name][row]
-            shown = values[:length] if feature.sequence else values
-            text = np.array2string(shown, threshold=24, edgeitems=2, precision=4)
-            click.echo(f"  {feature.name} = " + text.replace("\n", "\n      "))
-    return count
+    except CorruptDataError as reason:
+        raise CorruptDataError(f"{path}: {reason}; run `lengthwise verify`") from None
+    raise CorruptDataError(f"{path}: is shorter than the manifest says; run `lengthwise verify`")
+
+
+def _show_row(schema: Schema, place: str, values: dict[str, Any]) -> None:
+    import numpy as np
+
+    from lengthwise.dataset.schema import LENGTH, MASK
+
+    length = int(values[LENGTH])
+    # Padding may be on either side; a step is missing that is no padding and not in the mask.
+    click.echo(f"\n{place}: length {length}, {length - int(values[MASK].sum())} steps missing")
+    for feature in schema.features:
+        shown = values[feature.name][:length] if feature.sequence else values[feature.name]
+        text = np.array2string(shown, threshold=24, edgeitems=2, precision=4)
+        click.echo(f"  {feature.name} = " + text.replace("\n", "\n      "))
+        if feature.element_mask:
+            observed = values[feature.observed_name]
+            of = length * feature.size
+            click.echo(f"  {feature.observed_name}: {int(observed.sum())} of {of} elements")

@@ -85,7 +85,5 @@ def main() -> None:
             error = LengthwiseError(f"{place}{error.strerror or error}")
         if not isinstance(error, LengthwiseError):
             raise
-        # A file's name may hold anything; the message stays one line.
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-        click.echo(f"lengthwise: {line}", err=True)
+        click.echo(f"lengthwise: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)

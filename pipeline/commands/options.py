@@ -139,6 +139,9 @@ PLANNING_NAMES = (
     "padding",
     "pad_value",
     "max_rejected",
+    "element_mask",
+    "canonical",
+    "compression",
 )
 
 _PLANNING = (
@@ -214,7 +217,7 @@ _PLANNING = (
         type=click.Choice(["drop", "error"]),
         default="drop",
         show_default=True,
-        help="What becomes of rows without a step.",
+        help="What becomes of rows without a step, null or empty.",
     ),
     click.option(
         "--split",
@@ -243,7 +246,19 @@ _PLANNING = (
         type=ByteSize(),
         default="64M",
         show_default=True,
-        help="Bytes of a shard at most, on average.",
+        help="Bytes of a shard at most, on average, before compression.",
+    ),
+    click.option(
+        "--compression",
+        type=click.Choice(["none", "gzip"]),
+        default="none",
+        show_default=True,
+        help="Compress the shards; readers unpack them once, before the first batch.",
+    ),
+    click.option(
+        "--canonical",
+        is_flag=True,
+        help="Write integers as short as protobuf does; smaller records, slower to write and read.",
     ),
     click.option(
         "--vocab-size",
@@ -274,11 +289,17 @@ _PLANNING = (
         help="What a step with a NaN is.",
     ),
     click.option(
+        "--element-mask",
+        is_flag=True,
+        help="Mask a null or NaN element of a vector by itself, not its whole step; which were "
+        "observed is the feature NAME__observed.",
+    ),
+    click.option(
         "--fill",
         default="zero",
         show_default=True,
         metavar="zero|forward|mean|VALUE",
-        help="What stands at missing steps; they are masked all the same.",
+        help="What stands where a step or element is missing; it is masked all the same.",
     ),
     click.option(
         "--normalize",
@@ -361,6 +382,9 @@ def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
             padding=values["padding"],
             pad_value=values["pad_value"],
             max_rejected=values["max_rejected"],
+            element_mask=values["element_mask"],
+            canonical=values["canonical"],
+            compression=values["compression"],
         )
     except PlanError as reason:
         raise UsageError(str(reason)) from None

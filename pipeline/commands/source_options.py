@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
@@ -21,6 +21,35 @@ def source_options(command: F) -> F:
     for option in reversed(_SOURCE):
         command = option(command)
     return command
+
+
+READING_NAMES = {
+    "format": "format",
+    "tokens": "tokens",
+    "group_by": "group_by",
+    "order_by": "order_by",
+    "type": "types",
+    "shape": "shapes",
+}
+
+
+def reading_over(planned: Any, values: dict[str, Any], given: Collection[str]) -> Any:
+    """How a plan says that files are read, with what the command line says again.
+
+    Args:
+        planned: what the plan says; None where it is silent.
+        values: of the command line.
+        given: the options that were written on it.
+    """
+    from dataclasses import replace
+
+    reading = reading_of(values)
+    if planned is None:
+        return reading
+    again = {
+        field: getattr(reading, field) for name, field in READING_NAMES.items() if name in given
+    }
+    return replace(planned, **again)
 
 
 def reading_of(values: dict[str, Any]) -> Any:

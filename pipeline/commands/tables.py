@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -61,6 +62,14 @@ def split_table(manifest: Manifest) -> Table:
             f"{len(shards):,}",
             f"{sum(shard.nbytes for shard in shards):,}",
         )
+    return table
+
+
+def number_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of names and numbers, with the columns of the first."""
+    table = _table(*(name.replace("_", " ") for name in rows[0]))
+    for row in rows:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
     return table
 
 

@@ -1,17 +1,15 @@
 """Where rows come from."""
 
+from lengthwise.dataset.reading import FORMATS, TOKENS, SourceOptions
 from lengthwise.pipeline.sources.columns import agree_on_columns, columns_to_read
 from lengthwise.pipeline.sources.files import find_files
 from lengthwise.pipeline.sources.formats import open_file, read_unit
 from lengthwise.pipeline.sources.locations import status_of
 from lengthwise.pipeline.sources.source import (
-    FORMATS,
-    TOKENS,
     BrokenRow,
     InputFile,
     SourceBatch,
     SourceFile,
-    SourceOptions,
     Unit,
     one_line,
     parse_shape,

@@ -8,6 +8,7 @@ import crc32c
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.arrow_messages import (
     DICTIONARY,
     FILE_MAGIC,
@@ -24,7 +25,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     one_line,
     require_rows,

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.csv_lines import (
     CsvLines,
     Header,
@@ -38,7 +39,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     require_rows,
 )

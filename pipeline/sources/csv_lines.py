@@ -16,15 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import DECLARED_TYPES, SourceOptions
 from lengthwise.pipeline.sources.lines import LineBlock, first_lines
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
-    DECLARED_TYPES,
     NOT_UTF8,
     OUT_OF_RANGE,
     WRONG_TYPE,
     InputFile,
-    SourceOptions,
 )
 
 _MAX_HEADER_BYTES = 1 << 20
@@ -89,7 +88,10 @@ def read_header(file: InputFile, options: SourceOptions, format_: str) -> Header
         raise InputError(f"{file.path}: line 1: is not UTF-8; convert the file") from None
     delimiters = _DELIMITERS[format_]
     delimiter = next((one for one in delimiters if one in text), delimiters[0])
-    names = next(csv.reader([text], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([text], delimiter=delimiter), [])
+    except csv.Error:
+        names = []  # a return in the middle, or a name without an end
     if not text.strip() or len(set(names)) < len(names) or not all(names):
         raise InputError(
             f"{file.path}: line 1 must name the columns, each once, found {text[:80]!r}"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.huggingface import huggingface_shapes
 from lengthwise.pipeline.sources.source import (
     NOT_UTF8,
@@ -21,7 +22,6 @@ from lengthwise.pipeline.sources.source import (
     TOO_LARGE,
     BrokenRow,
     SourceBatch,
-    SourceOptions,
 )
 
 

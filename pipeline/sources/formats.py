@@ -11,6 +11,7 @@ from importlib import import_module
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.arrow_messages import CONTINUATION, FILE_MAGIC
 from lengthwise.pipeline.sources.files import format_of_name
 from lengthwise.pipeline.sources.frames import begins_with_record
@@ -20,7 +21,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     one_line,
 )

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, masked_crc32c
 from lengthwise.pipeline.sources.lines import (
     TO_THE_END,
@@ -30,7 +31,6 @@ from lengthwise.pipeline.sources.source import (
     TOO_LARGE,
     BrokenRow,
     InputFile,
-    SourceOptions,
     Unit,
     one_line,
 )

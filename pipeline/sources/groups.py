@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.csv_lines import CsvLines, empty_as_null
 from lengthwise.pipeline.sources.fitting import fit_rows, is_list
 from lengthwise.pipeline.sources.lines import LineBlock
@@ -27,7 +28,6 @@ from lengthwise.pipeline.sources.source import (
     WRONG_TYPE,
     BrokenRow,
     SourceBatch,
-    SourceOptions,
     raw_text,
 )
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from lengthwise.dataset.reading import DECLARED_TYPES, SourceOptions
 from lengthwise.pipeline.sources.columns import wider_type
 from lengthwise.pipeline.sources.fitting import is_list, nested_lists, shaped_type, with_shape
 from lengthwise.pipeline.sources.source import (
     BROKEN_LINE,
-    DECLARED_TYPES,
     INFINITE,
     OUT_OF_RANGE,
     WRONG_TYPE,
-    SourceOptions,
 )
 
 MAX_COLUMNS = 10_000
@@ -163,4 +162,6 @@ def _fault(value: Any, type_: pa.DataType) -> str | None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return WRONG_TYPE
         return INFINITE if value in (float("inf"), float("-inf")) else None
+    if pa.types.is_struct(type_):
+        return None if isinstance(value, dict) else WRONG_TYPE
     return None if isinstance(value, str) else WRONG_TYPE

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.json_types import fault_of, infer_columns, type_to_parse
 from lengthwise.pipeline.sources.lines import LineBlock, first_lines, read_blocks, scan_lines
@@ -26,7 +27,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     raw_text,
 )

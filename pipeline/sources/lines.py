@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.locations import open_random
 from lengthwise.pipeline.sources.source import (
     TOO_LARGE,
     BrokenRow,
     InputFile,
-    SourceOptions,
     Unit,
     one_line,
     raw_text,

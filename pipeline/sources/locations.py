@@ -2,7 +2,8 @@
 
 Paths are opened as plain files. URLs (`s3://`, `gs://`, `abfs://`, `hdfs://`, `file://`, …) go
 through `pyarrow.fs`, which needs no further library and reads byte ranges without downloading the
-rest. Its options are written behind the path, as in `s3://bucket/key?region=eu-west-1`.
+rest. Its options are written behind the path, as in `s3://bucket/key?region=eu-west-1`. What it
+does not know goes through Beam's file systems.
 """
 
 from __future__ import annotations
@@ -102,4 +103,13 @@ def _split_query(url: str) -> tuple[str, str]:
 def _connect(root: str) -> tuple[Any, str]:
     from pyarrow import fs
 
-    return fs.FileSystem.from_uri(root)
+    try:
+        return fs.FileSystem.from_uri(root)
+    except pa.ArrowInvalid as reason:
+        from lengthwise.pipeline.sources.beam_files import beam_file_system
+
+        scheme, _, place = root.partition("?")[0].partition("://")
+        try:
+            return beam_file_system(scheme), place
+        except ValueError:
+            raise reason from None

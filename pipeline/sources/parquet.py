@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
 from lengthwise.pipeline.sources.locations import is_url, open_random
 from lengthwise.pipeline.sources.memory import bounded_memory
@@ -18,7 +19,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     one_line,
     require_rows,

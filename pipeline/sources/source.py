@@ -10,23 +10,14 @@ on the size of the batches.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, UsageError
-
-FORMATS = ("parquet", "arrow", "hf", "jsonl", "csv", "tsv", "text", "tfrecord")
-TOKENS = ("whitespace", "characters", "bytes")
-DECLARED_TYPES = {
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-}
+from lengthwise.dataset.reading import SourceOptions
 
 # Decoded bytes of a reading batch: small enough for the cache, large enough for numpy.
 BATCH_BYTES = 4 << 20
@@ -63,74 +54,6 @@ class InputFile:
     path: str
     name: str
     split: str | None = None
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How input files are read.
-
-    Attributes:
-        format: one of `FORMATS`; None tells it from each file.
-        tokens: what the steps of a line of text are: `whitespace` (words), `characters`, or
-            `bytes` (ids from 0 to 255).
-        group_by: CSV in long form: the column that says which lines are one row.
-        order_by: CSV in long form: the column that orders the lines of a row.
-        types: column -> `int`, `float`, `bool` or `string`, for formats that do not say it; the
-            types of other columns are inferred.
-        shapes: column -> shape of one step (of the whole column where it has one value a row), for
-            formats that do not say it themselves.
-        sequences: columns known to have a value per step, for formats that leave it open.
-        contexts: columns known to have one value per row.
-        max_row_bytes: rows that take more are broken.
-        unit_bytes: bytes of a unit, where the format leaves the choice; never changes the result.
-
-    Raises:
-        UsageError: an option cannot mean anything.
-    """
-
-    format: str | None = None
-    tokens: str = "whitespace"
-    group_by: str | None = None
-    order_by: str | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    sequences: tuple[str, ...] = ()
-    contexts: tuple[str, ...] = ()
-    max_row_bytes: int = 64 << 20
-    unit_bytes: int = 32 << 20
-
-    def __post_init__(self) -> None:
-        if self.format is not None and self.format not in FORMATS:
-            raise UsageError(f"format '{self.format}' is none of {', '.join(FORMATS)}")
-        if self.tokens not in TOKENS:
-            raise UsageError(f"tokens '{self.tokens}' are none of {', '.join(TOKENS)}")
-        if self.order_by is not None and self.group_by is None:
-            raise UsageError("--order-by orders the lines of a group: give --group-by as well")
-        for name, type_ in self.types.items():
-            if type_ not in DECLARED_TYPES:
-                raise UsageError(
-                    f"type '{type_}' of '{name}' is none of {', '.join(DECLARED_TYPES)}"
-                )
-        for name, shape in self.shapes.items():
-            if not all(isinstance(size, int) and 1 <= size < 1 << 24 for size in shape):
-                raise UsageError(f"shape {shape} of '{name}': sizes are integers from 1")
-        if self.max_row_bytes < 1 or self.unit_bytes < 1:
-            raise UsageError("max_row_bytes and unit_bytes must be at least 1")
-
-    def to_json(self) -> dict[str, Any]:
-        """All that decides what is read, and as which rows."""
-        return {
-            "format": self.format,
-            "tokens": self.tokens,
-            "group_by": self.group_by,
-            "order_by": self.order_by,
-            "types": dict(sorted(self.types.items())),
-            "shapes": {name: list(self.shapes[name]) for name in sorted(self.shapes)},
-            "sequences": sorted(self.sequences),
-            "contexts": sorted(self.contexts),
-            "max_row_bytes": self.max_row_bytes,
-            "unit_bytes": self.unit_bytes,
-        }
 
 
 @dataclass(frozen=True)

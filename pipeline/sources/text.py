@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.lines import LineBlock, read_blocks, scan_lines
 from lengthwise.pipeline.sources.source import (
@@ -25,7 +26,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
     raw_text,
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.columns import wider_type
 from lengthwise.pipeline.sources.example_message import (
     BYTES,
@@ -29,7 +30,6 @@ from lengthwise.pipeline.sources.source import (
     SourceBatch,
     SourceFile,
     SourceFormat,
-    SourceOptions,
     Unit,
 )
 
@@ -45,7 +45,7 @@ def open_tfrecord(file: InputFile, options: SourceOptions) -> SourceFile:
         InputError: the file cannot be read, or is no TFRecord file.
     """
     units, identity = scan_records(file, options)
-    examples = [example for unit in units[:1] for example in _first_examples(unit, options)]
+    examples = list(_first_examples(units, options))
     if any(unit.rows != 0 for unit in units) and not examples:
         raise InputError(f"{file.path}: the first records are no tf.train.Example")
     columns = _infer_columns(examples, options)
@@ -92,19 +92,20 @@ def _batch(block: RecordBlock, columns: pa.Schema, options: SourceOptions) -> So
     return fit_rows(rows, first, numbers, columns, options, broken=broken)
 
 
-def _first_examples(unit: Unit, options: SourceOptions) -> Iterator[ExampleValue]:
-    """Those of the first records of a unit that can be parsed."""
+def _first_examples(units: Sequence[Unit], options: SourceOptions) -> Iterator[ExampleValue]:
+    """Those of the first records of a file that can be parsed, however it is cut."""
     left = _INFERRED_BYTES
-    for block in read_records(unit, options, _INFERRED_BYTES):
-        bounds = zip(block.records.starts.tolist(), block.records.stops.tolist(), strict=True)
-        for start, stop in bounds:
-            try:
-                yield parse_example(block.data[start:stop].tobytes())
-            except ValueError:
-                continue
-            left -= stop - start
-            if left <= 0:
-                return
+    for unit in units:
+        for block in read_records(unit, options, _INFERRED_BYTES):
+            bounds = zip(block.records.starts.tolist(), block.records.stops.tolist(), strict=True)
+            for start, stop in bounds:
+                try:
+                    yield parse_example(block.data[start:stop].tobytes())
+                except ValueError:
+                    continue
+                left -= stop - start
+                if left <= 0:
+                    return
 
 
 def _infer_columns(examples: Sequence[ExampleValue], options: SourceOptions) -> pa.Schema:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lengthwise.dataset import Account, Feature, Manifest, Plan, PlanOptions, Schema, Shard
 from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME
-from lengthwise.transforms import RaggedRows, assign_buckets, encode_rows, summarize, write_shard
+from lengthwise.transforms import RaggedRows, assign_buckets, summarize, write_shard
+from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.lengths import length_histogram
 from lengthwise.transforms.writing import write_text
 
@@ -23,18 +24,24 @@ SCHEMA = Schema(
 )
 MAX_LENGTHS = (4, 8, 12)
 SHARDS = {"train": 2, "val": 1}
+LAYOUTS = [
+    {},
+    {"canonical": True},
+    {"compression": "gzip"},
+    {"canonical": True, "compression": "gzip"},
+]
 
 
 @pytest.fixture
-def dataset(tmp_path):
-    """The manifest of a dataset in a folder of its own."""
-    return write_dataset(tmp_path / "dataset")
+def dataset(request, tmp_path):
+    """The manifest of a dataset in a folder of its own; its layout by an indirect parameter."""
+    return write_dataset(tmp_path / "dataset", **getattr(request, "param", {}))
 
 
-@pytest.fixture(scope="session")
-def shared_dataset(tmp_path_factory):
-    """A dataset for many tests: what a test changes, it changes back."""
-    return write_dataset(tmp_path_factory.mktemp("shared") / "dataset")
+@pytest.fixture(scope="session", params=LAYOUTS, ids=lambda layout: "-".join(layout) or "plain")
+def shared_dataset(request, tmp_path_factory):
+    """A dataset of each layout for many tests: what a test changes, it changes back."""
+    return write_dataset(tmp_path_factory.mktemp("shared") / "dataset", **request.param)
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +50,9 @@ def mutated():
     return mutated_texts
 
 
-def write_dataset(root):
+def write_dataset(root, *, canonical=False, compression="none"):
     rows = {"train": random_rows(30, seed=0), "val": random_rows(9, seed=1)}
-    plan = plan_of(rows)
+    plan = plan_of(rows, canonical=canonical, compression=compression)
     fingerprint = "0123456789abcdef"
     data = root / f"data-{fingerprint}"
     shards = []
@@ -60,10 +67,11 @@ def write_dataset(root):
                     "max_length": max_length,
                     "index": index,
                     "count": SHARDS[split],
+                    "compression": compression,
                 }
                 name = Shard(**place, records=0, steps=0, nbytes=0, crc32c=0).name
-                framed = encode_rows(records, SCHEMA, plan.layout(max_length))
-                written = write_shard(data / name, [framed])
+                framed = encode_block(records, SCHEMA, plan.layout(max_length))
+                written = write_shard(data / name, [framed], compression=compression)
                 shard = Shard(
                     **place,
                     records=len(records),
@@ -88,6 +96,8 @@ def write_dataset(root):
             "val": Account(9, 9),
         },
         plan_crc32c=crc32c.crc32c(plan.dumps().encode()),
+        canonical=canonical,
+        compression=compression,
     )
     write_text(root / MANIFEST_NAME, manifest.dumps())
     return manifest
@@ -107,7 +117,7 @@ def random_rows(count, *, seed):
     )
 
 
-def plan_of(rows):
+def plan_of(rows, **layout):
     summaries = {}
     for own in rows.values():
         ones = np.ones(len(own), np.int64)
@@ -120,7 +130,9 @@ def plan_of(rows):
             summaries[feature.name] = previous.merged(summary) if previous else summary
     return Plan(
         schema=SCHEMA,
-        options=PlanOptions(num_buckets=3, align=4, splits={"train": 0.75, "val": 0.25}, seed=7),
+        options=PlanOptions(
+            num_buckets=3, align=4, splits={"train": 0.75, "val": 0.25}, seed=7, **layout
+        ),
         max_lengths=MAX_LENGTHS,
         histograms={split: length_histogram(own.lengths) for split, own in rows.items()},
         statistics={name: summaries[name].statistics(SCHEMA[name]) for name in SCHEMA.names},

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lengthwise.dataset import Account, LengthwiseError, Manifest, ManifestError, Shard, verify
-from lengthwise.dataset.manifest import MANIFEST_NAME, document_crc32c
+from lengthwise.dataset import (
+    Account,
+    LengthwiseError,
+    Manifest,
+    ManifestError,
+    Plan,
+    Shard,
+    verify,
+)
+from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME, document_crc32c
 from lengthwise.dataset.record import RecordLayout
+from tests.dataset.conftest import LAYOUTS
 
 
 def write(root, document):
@@ -46,6 +55,7 @@ def load_edited(dataset):
     return load
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS, indirect=True)
 def test_what_is_written_is_read_back(dataset):
     assert Manifest.load(dataset.root) == dataset
     assert Manifest.load(str(dataset.root)) == dataset
@@ -97,6 +107,28 @@ def test_layouts_follow_from_schema_and_widths(dataset):
             field.name: {"offset": field.offset, "width": field.width, "count": field.count}
             for field in layout.fields
         }
+
+
+def test_documents_of_older_versions_are_read(load_edited, dataset):
+    older = {f"schema__{i}__element_mask": ... for i in range(len(dataset.schema.features))}
+    assert load_edited(layout=..., compression=..., **older) == dataset
+
+    plan = json.loads((dataset.root / PLAN_NAME).read_text())
+    for name in ("element_mask", "canonical", "compression"):
+        del plan["options"][name]
+    (dataset.root / "older.json").write_text(json.dumps(plan))
+    assert Plan.load(dataset.root / "older.json") == Plan.load(dataset.root / PLAN_NAME)
+
+
+@pytest.mark.parametrize("dataset", [{"canonical": True, "compression": "gzip"}], indirect=True)
+def test_a_manifest_of_canonical_records_has_no_stride(dataset):
+    document = json.loads(dataset.dumps())
+    assert (document["layout"], document["compression"]) == ("canonical", "gzip")
+    for bucket in document["buckets"]:
+        layout = dataset.layouts[bucket["max_length"]]
+        counts = {field.name: {"count": field.count} for field in layout.fields}
+        assert bucket == {"max_length": layout.max_length, "fields": counts}
+    assert all(shard["name"].endswith(".tfrecord.gz") for shard in document["shards"])
 
 
 def test_shards_are_named_by_what_they_hold():
@@ -172,6 +204,16 @@ SHARD = {
         ({"seed": 0.5}, "'seed' must be int"),
         ({"schema": []}, "no sequence feature"),
         ({"schema__0__dtype": "string"}, "schema[0]: feature 'frames': dtype 'string'"),
+        ({"schema__1__element_mask": True}, "schema[1]: feature 'speaker': only a sequence of vec"),
+        ({"schema__0__element_mask": True}, "buckets[0]: stride or offsets do not follow"),
+        ({"schema__0__element_mask": 1}, "schema[0]: 'element_mask' must be bool, found 1"),
+        ({"layout": "columns"}, "the layout 'columns' is neither 'strided' nor 'canonical'"),
+        ({"layout": "canonical"}, "buckets[0]: stride or offsets do not follow"),
+        ({"compression": "../x"}, "the compression '../x' is none of ('none', 'gzip')"),
+        (
+            {"compression": "gzip"},
+            "00000-of-00002.tfrecord' is not 'train/len00004-00000-of-00002.t",
+        ),
         ({"schema__0__name": "zebra"}, "feature names must be unique and sorted"),
         ({"varint_widths": {}}, "varint_widths: 'speaker' is missing"),
         ({"varint_widths__tokens": 11}, "varint_widths: 'tokens' is 11, outside [1, 10]"),

@@ -17,6 +17,7 @@ from lengthwise.dataset import (
     PlanError,
     PlanOptions,
     Schema,
+    SourceOptions,
 )
 from lengthwise.dataset.options import MAX_LENGTH, check_split_name
 
@@ -39,6 +40,10 @@ PLAN = Plan(
     histograms={"train": {1: 2, 4: 1, 5: 3, 12: 1}, "val": {2: 1}},
     statistics=STATISTICS,
 )
+
+
+PLANNED = SourceOptions(group_by="id", types={"x": "int"}, shapes={"x": (2,)})
+READING = SourceOptions().to_json()
 
 
 def load(text):
@@ -75,6 +80,14 @@ def test_what_is_written_is_read_back():
     assert load(PLAN.dumps()) == PLAN
 
 
+READINGS = st.none() | st.builds(
+    SourceOptions,
+    format=st.none() | st.sampled_from(["csv", "text"]),
+    group_by=st.text(max_size=3),
+    order_by=st.none() | st.text(max_size=3),
+    types=st.dictionaries(st.text(max_size=3), st.sampled_from(["int", "float"]), max_size=2),
+    shapes=st.dictionaries(st.text(max_size=3), st.sampled_from([(2,), (3, 4)]), max_size=2),
+)
 FRACTIONS = st.lists(st.integers(1, 100), min_size=1, max_size=4)
 
 
@@ -98,6 +111,7 @@ def plans(draw):
         PLAN,
         options=options,
         max_lengths=tuple(max_lengths),
+        reading=draw(READINGS),
         histograms={split: dict(sorted(draw(histograms).items())) for split in splits},
     )
 
@@ -294,6 +308,15 @@ def test_other_names_cannot_name_splits(name):
         ({"statistics__tokens__high": 0.5}, "low 0 and high 0.5 are no range of integers"),
         ({"statistics__speaker__values": {"a": 1}}, "speaker: 'values' must map integers"),
         ({"statistics__speaker__values": {"1": 1, "+1": 1}}, "speaker: 'values' must map"),
+        ({"reading": []}, "'reading' must be dict, found a list"),
+        ({"reading": {}}, "reading: 'types' is missing"),
+        ({"reading": {**READING, "format": "pickle"}}, "reading: format 'pickle' is none of"),
+        ({"reading": {**READING, "types": {"x": 1}}}, "reading: types: 'x' must be str, found 1"),
+        ({"reading": {**READING, "types": {"x": "list"}}}, "reading: type 'list' of 'x' is none"),
+        ({"reading": {**READING, "shapes": {"x": [0]}}}, "of 'x': sizes are integers from 1"),
+        ({"reading": {**READING, "shapes": {"x": [1] * 99}}}, "at most 16 of them"),
+        ({"reading": {**READING, "order_by": "t"}}, "reading: --order-by orders the lines"),
+        ({"reading": {**READING, "max_row_bytes": 0}}, "must be at least 1"),
         ({"statistics__speaker__values": {"1": -1}}, "speaker: values: '1' is -1"),
     ],
 )
@@ -312,7 +335,8 @@ def test_numbers_past_the_largest_double_are_refused():
 @settings(max_examples=300)
 @given(st.data())
 def test_a_hostile_plan_is_refused_or_whole(mutated, data):
-    document = data.draw(mutated(json.loads(PLAN.dumps())))
+    plan = dataclasses.replace(PLAN, reading=PLANNED)
+    document = data.draw(mutated(json.loads(plan.dumps())))
     text = json.dumps(document).replace('"<infinity>"', "1e999")
     try:
         plan = load(text)

@@ -1,7 +1,6 @@
 """The strided record: any parser of `tf.train.Example` reads it, and so does plain slicing."""
 
 import tracemalloc
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -166,13 +165,11 @@ def test_float_records_are_byte_equal_to_protobufs_own(max_length):
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9
-).filter(str.isprintable)
-
-
-def is_ordered_alike_everywhere(items):
-    # Pure Python protobuf sorts "a" before "aa", as we do; upb, seen in 6.33, the other way round.
-    names = sorted([*(item[0] for item in items), LENGTH, MASK])
-    return not any(after.startswith(name) for name, after in pairwise(names))
+).filter(
+    lambda name: (
+        name.isprintable() and name not in ("length", "mask") and not name.endswith("__observed")
+    )
+)
 
 
 @given(
@@ -180,7 +177,8 @@ def is_ordered_alike_everywhere(items):
         st.tuples(NAMES, st.lists(st.integers(1, 4), max_size=2), st.booleans()),
         min_size=1,
         max_size=5,
-    ).filter(is_ordered_alike_everywhere),
+        unique_by=lambda item: item[0],
+    ),
     st.integers(1, 40),
 )
 def test_records_of_any_float_schema_are_byte_equal_to_protobufs_own(items, max_length):
@@ -271,14 +269,21 @@ def test_fields_stand_where_the_layout_says_and_nothing_else_changes():
     np.testing.assert_array_equal(records[:, layout[MASK].payload], values[MASK])
 
 
-def test_fields_are_sorted_by_the_bytes_of_their_names():
-    schema = Schema(
-        (Feature("Zebra", "float32"), Feature("apple", "float32"), Feature("ü", "int64"))
-    )
+def test_fields_are_sorted_by_the_bytes_of_their_names_as_protobuf_does():
+    names = ("Zebra", "a", "ab", "abc", "ac", "ü")
+    schema = Schema(tuple(Feature(name, "float32") for name in names))
+    layout = RecordLayout.of(schema, 2, {})
+    example = example_of(layout, padded_values(schema, 2), 0)
 
-    layout = RecordLayout.of(schema, 2, {"ü": 1})
+    serialized = example.SerializeToString(deterministic=True)
 
-    assert [field.name for field in layout.fields] == ["Zebra", "apple", LENGTH, MASK, "ü"]
+    expected = ["Zebra", "abc", "ab", "ac", "a", LENGTH, MASK, "ü"]
+    assert [field.name for field in layout.fields] == expected
+    places = [
+        serialized.index(bytes([10, len(name.encode())]) + name.encode() + b"\x12")
+        for name in expected
+    ]
+    assert places == sorted(places)
     with pytest.raises(KeyError):
         layout["pear"]
 

@@ -1,17 +1,21 @@
 """Verifying finds every difference between a dataset and its manifest, and names the file."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
 
+import crc32c
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.dataset import Account, ManifestError, verify
 from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME
-from lengthwise.dataset.tfrecord import frame_record
+from lengthwise.dataset.tfrecord import FRAME_BYTES, frame_record, read_records
+from tests.dataset.conftest import LAYOUTS
 
 
 def state_of(root):
@@ -44,6 +48,7 @@ def test_no_dataset_is_an_error(tmp_path):
         verify(tmp_path)
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_any_flipped_bit_of_any_shard_is_found_with_its_record(shared_dataset, data):
     number = data.draw(st.integers(0, len(shared_dataset.shards) - 1))
@@ -53,7 +58,6 @@ def test_any_flipped_bit_of_any_shard_is_found_with_its_record(shared_dataset, d
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[bit // 8] ^= 1 << bit % 8
-    record = bit // 8 // shared_dataset.layouts[shard.max_length].stride
     try:
         path.write_bytes(flipped)
         faults = verify(shared_dataset.root)
@@ -62,9 +66,13 @@ def test_any_flipped_bit_of_any_shard_is_found_with_its_record(shared_dataset, d
 
     assert len(faults) == 1
     assert faults[0].startswith(f"{path}: CRC32C is ")
-    assert f"(record {record}: checksum of the " in faults[0]
+    if shared_dataset.compression == "none":
+        sizes = [FRAME_BYTES + len(record) for record in read_records(path)]
+        record = int(np.searchsorted(np.cumsum(sizes), bit // 8, side="right"))
+        assert f"(record {record}: " in faults[0]
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS, indirect=True)
 @pytest.mark.parametrize("size", [0, 1, 100, -16, -1])
 def test_a_truncated_shard_is_found(dataset, size):
     path = dataset.path_of(dataset.shards[0])
@@ -77,6 +85,7 @@ def test_a_truncated_shard_is_found(dataset, size):
     assert crc_fault.startswith(f"{path}: CRC32C is ")
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS, indirect=True)
 @pytest.mark.parametrize("extra", [b"\0", frame_record(b"one more")])
 def test_a_shard_that_is_too_long_is_found(dataset, extra):
     path = dataset.path_of(dataset.shards[0])
@@ -182,6 +191,39 @@ def test_a_shard_that_is_not_what_a_consistent_manifest_says_is_found(dataset, c
     for fault, reason in zip(faults, reasons, strict=True):
         assert fault.startswith(f"{dataset.path_of(shard)}: ")
         assert reason in fault
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS[1:], indirect=True)
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({"steps": 1}, ["real steps, the manifest says 1"]),
+        ({"nbytes": 1}, ["bytes, the manifest says 1"]),
+        ({"crc32c": 1}, ["the manifest says 00000001"]),
+    ],
+)
+def test_other_layouts_are_held_to_the_manifest_too(dataset, changes, reasons):
+    rewrite(dataset, shards=with_shard(dataset, **changes))
+
+    (fault,) = verify(dataset.root)
+
+    assert fault.startswith(f"{dataset.path_of(dataset.shards[0])}: ")
+    assert reasons[0] in fault
+
+
+@pytest.mark.parametrize("dataset", [{"compression": "gzip"}], indirect=True)
+def test_a_file_that_unpacks_to_more_than_its_records_is_refused(dataset):
+    shard = dataset.shards[0]
+    bomb = gzip.compress(bytes(1 << 24))
+    dataset.path_of(shard).write_bytes(bomb)
+    rewrite(dataset, shards=with_shard(dataset, nbytes=len(bomb), crc32c=crc32c.crc32c(bomb)))
+    most = shard.records * dataset.layouts[shard.max_length].stride
+
+    (fault,) = verify(dataset.root)
+
+    assert fault == (
+        f"{dataset.path_of(shard)}: unpacks to more than the {most} bytes of its records"
+    )
 
 
 def test_a_malformed_manifest_is_one_fault(dataset):

@@ -20,6 +20,8 @@ from lengthwise.dataset import (
     Schema,
     Shard,
 )
+from lengthwise.dataset.canonical import canonical_records
+from lengthwise.dataset.compression import Compressor
 from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME
 from lengthwise.dataset.record import RecordLayout, encode_varints
 from lengthwise.dataset.schema import LENGTH, MASK
@@ -71,8 +73,11 @@ def write_rows() -> Callable[..., Path]:
         schema: Schema = FRAMES,
         max_lengths: Sequence[int] = (4, 8, 12),
         shard_records: int = 7,
+        canonical: bool = False,
+        compression: str = "none",
     ) -> Path:
-        return _write(root, splits, schema, tuple(max_lengths), shard_records)
+        layout = {"canonical": canonical, "compression": compression}
+        return _write(root, splits, schema, tuple(max_lengths), shard_records, layout)
 
     return write
 
@@ -93,12 +98,13 @@ def _write(
     schema: Schema,
     max_lengths: tuple[int, ...],
     shard_records: int,
+    layout: dict[str, Any],
 ) -> Path:
     first = schema.sequences[0].name
     everything = [row for rows in splits.values() for row in rows]
     plan = Plan(
         schema=schema,
-        options=PlanOptions(num_buckets=len(max_lengths), align=1),
+        options=PlanOptions(num_buckets=len(max_lengths), align=1, **layout),
         max_lengths=max_lengths,
         histograms={
             split: dict(zip(*_counts([len(row[first]) for row in rows]), strict=True))
@@ -113,7 +119,12 @@ def _write(
             inside = [row for row in rows if previous < len(row[first]) <= end]
             cuts = [inside[i : i + shard_records] for i in range(0, len(inside), shard_records)]
             for index, cut in enumerate(cuts):
-                framed = frame_rows(plan.layout(end), cut, first)
+                records = frame_rows(plan.layout(end), cut, first)
+                framed = records.tobytes()
+                if plan.options.canonical:
+                    framed = canonical_records(records, plan.layout(end)).flat.tobytes()
+                compressor = Compressor(plan.options.compression)
+                framed = bytes(compressor.add(framed)) + compressor.finish()
                 shard = Shard(
                     split=split,
                     max_length=end,
@@ -121,12 +132,13 @@ def _write(
                     count=len(cuts),
                     records=len(cut),
                     steps=sum(len(row[first]) for row in cut),
-                    nbytes=framed.nbytes,
-                    crc32c=crc32c.crc32c(framed.tobytes()),
+                    nbytes=len(framed),
+                    crc32c=crc32c.crc32c(framed),
+                    compression=plan.options.compression,
                 )
                 path = root / f"data-{fingerprint}" / shard.name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(framed.tobytes())
+                path.write_bytes(framed)
                 shards.append(shard)
     root.mkdir(exist_ok=True)
     (root / PLAN_NAME).write_text(plan.dumps())
@@ -141,6 +153,7 @@ def _write(
         shards=tuple(shards),
         accounts={split: Account(len(rows), len(rows)) for split, rows in splits.items()},
         plan_crc32c=crc32c.crc32c(plan.dumps().encode()),
+        **layout,
     )
     (root / MANIFEST_NAME).write_text(manifest.dumps())
     return root

@@ -34,7 +34,11 @@ def test_a_dataset_is_trained_on_and_evaluated(write_dataset, make_rows, tmp_pat
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stderr == ""
     numbers = json.loads(evaluated.stdout)
-    assert set(numbers) == {"split", "checkpoint", "loss", "accuracy", "rows"}
+    assert set(numbers) == {
+        *("split", "checkpoint", "loss", "accuracy", "macro_f1", "rows", "items"),
+        *("buckets", "classes"),
+    }
+    assert (run / "evaluation" / "test" / "confusion.png").is_file()
     assert numbers["rows"] == 10
 
 

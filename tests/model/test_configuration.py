@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import click
 import pytest
 
-from lengthwise.dataset import ManifestError, UsageError
+from lengthwise.dataset import InputError, ManifestError, UsageError
 from lengthwise.model import TrainConfig
+from lengthwise.pipeline.commands import train as train_command
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "tag"}, "--task tag is not known; there is: classify"),
+        ({"task": "rank"}, "--task rank is not known; there is: classify, regress, tag"),
+        ({"pooling": "first"}, "--pooling first is not known; there is: last, mean"),
         ({"units": 0}, "--units is 0; it must be at least 1"),
+        ({"units": 2.5}, "--units is 2.5; it must be a whole number"),
         ({"batch_size": -3}, "--batch-size is -3; it must be at least 1"),
         ({"token_budget": 0}, "--token-budget is 0; it must be at least 1"),
         ({"dropout": 1.0}, "--dropout is 1.0; it must be at most 0.99"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan"),
         ({"seed": -1}, "--seed is -1; it must be at least 0"),
         ({"epochs": "3"}, "--epochs is '3'; it must be a number"),
+        ({"layer_norm": "perhaps"}, "--layer-norm is 'perhaps'; yes or no is needed"),
+        ({"label": 3}, "--label is 3; it must be a text"),
         ({"inputs": ()}, "--input names no feature"),
+        ({"monitor": "rmse"}, "--monitor rmse is not known to --task classify; there is: loss"),
+        ({"strategy": "mirrored", "accumulate_steps": 2}, "--strategy exclude each other"),
     ],
 )
 def test_options_out_of_range_are_named_as_on_the_command_line(options, message):
@@ -36,3 +46,60 @@ def test_options_survive_json():
 def test_json_that_is_no_configuration_is_refused_with_its_place(members):
     with pytest.raises(ManifestError, match="here: not the options of a run"):
         TrainConfig.from_json(members, place="here")
+
+
+def test_a_file_gives_options_and_the_command_line_takes_their_place(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("units: 8\nlearning-rate: 1e-3\ninputs: [frames, token]\nlayer_norm: true\n")
+    config = TrainConfig.from_yaml(path, units=16)
+    assert config == TrainConfig(
+        units=16, learning_rate=1e-3, inputs=("frames", "token"), layer_norm=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("unit: 8", UsageError, "there is no option 'unit'; did you mean 'units'?"),
+        ("units: many", UsageError, "--units is 'many'; it must be a number"),
+        ("units: [", InputError, "not valid YAML"),
+        ("- units", InputError, "must have a line 'name: value' for each option"),
+        ("x: !!python/object/apply:os.system ['true']", InputError, "not valid YAML"),
+        (None, InputError, "cannot be read: No such file"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_with_its_place(tmp_path, text, error, message):
+    path = tmp_path / "options.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(error) as caught:
+        TrainConfig.from_yaml(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_every_field_is_an_option_of_the_command_with_the_same_default():
+    options = {option.name: option for option in train_command.command.params}
+    for field in dataclasses.fields(TrainConfig):
+        option = options[field.name]
+        assert isinstance(option, click.Option)
+        if field.name != "inputs":
+            assert option.default == field.default or (
+                field.default is None and not isinstance(option.default, (int, float, str))
+            ), field.name
+
+
+def test_what_the_command_line_says_stands_above_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "options.yaml"
+    path.write_text("units: 8\nepochs: 7\ndropout: 0.1\n")
+    seen = []
+
+    @click.command()
+    @train_command.config_options
+    def command(*, config_path, **options):
+        seen.append(train_command.read_config(config_path, options))
+
+    arguments = ["--config", str(path), "--epochs", "40", "--input", "a"]
+    command.main(arguments, standalone_mode=False)
+    # 40 is the default too: it was given, so it counts.
+    assert seen == [TrainConfig(units=8, dropout=0.1, epochs=40, inputs=("a",))]

@@ -1,4 +1,4 @@
-"""The classifier: what enters, and that padding does not."""
+"""The network: what enters, and that padding does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lengthwise.dataset import Feature
-from lengthwise.model import NetworkInput, TrainConfig, build_classifier
+from lengthwise.model import NetworkInput, NetworkOutput, TrainConfig, build_network
 
 INPUTS = [
     NetworkInput(Feature("age", "float32", (2,), sequence=False)),
@@ -38,30 +38,50 @@ def batch(total_steps=5, seed=0):
     }
 
 
-@pytest.fixture
-def model():
+# Every option of a network, in few networks.
+NETWORKS = {
+    "stack": (NetworkOutput(4), {"layers": 2}),
+    "mean": (NetworkOutput(4), {"pooling": "mean", "layer_norm": True, "context": "onehot"}),
+    "max": (NetworkOutput(4), {"pooling": "max", "layers": 2, "residual": True}),
+    "attention": (NetworkOutput(4), {"pooling": "attention"}),
+    "last": (NetworkOutput(4), {"pooling": "last", "layers": 2, "residual": True}),
+    "steps": (NetworkOutput(4, per_step=True), {"layers": 2, "layer_norm": True}),
+    "numbers": (NetworkOutput(4, shift=np.full(4, 50.0), scale=np.full(4, 7.0)), {}),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def model(request):
     keras.utils.set_random_seed(0)
-    return build_classifier(INPUTS, 4, TrainConfig(units=3, layers=2, embedding_size=2))
+    output, options = NETWORKS[request.param]
+    return build_network(INPUTS, output, TrainConfig(units=3, embedding_size=2, **options))
+
+
+def of_real_steps(model, features):
+    """What a model gives, without what it gives at padding."""
+    given = np.asarray(model(features))
+    return given[features["mask"]] if given.ndim == 3 else given
 
 
 def test_padding_changes_no_logit(model):
     features = batch()
-    expected = model(features)
+    expected = of_real_steps(model, features)
     longer = {}
     for name, values in features.items():
         if values.ndim > 1 and name != "age":
             widths = [(0, 0), (0, 4), *[(0, 0)] * (values.ndim - 2)]
-            fill = 0 if name in ("mask", "pairs") else np.nan
+            fill = {"mask": 0, "pairs": -7}.get(name, np.nan)
             values = np.pad(values, widths, constant_values=fill)
         longer[name] = values
     for name in ("frames", "pressure"):
         longer[name][~longer["mask"]] = np.nan
-    np.testing.assert_allclose(model(longer), expected, atol=1e-6)
+    longer["pairs"][~longer["mask"]] = 999
+    np.testing.assert_allclose(of_real_steps(model, longer), expected, atol=1e-5)
 
 
 def test_each_row_alone_gives_the_same_logits(model):
     features = batch()
-    together = model(features)
+    together = np.asarray(model(features))
     for row, length in enumerate(features["length"]):
         alone = {
             name: values[row : row + 1, :length]
@@ -69,14 +89,15 @@ def test_each_row_alone_gives_the_same_logits(model):
             else values[row : row + 1]
             for name, values in features.items()
         }
-        np.testing.assert_allclose(model(alone)[0], together[row], atol=1e-6)
+        expected = together[row] if together.ndim == 2 else together[row, :length]
+        np.testing.assert_allclose(model(alone)[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["frames", "pressure", "pairs", "age", "place"])
-def test_every_feature_reaches_the_logits(model, name):
+def test_every_feature_reaches_the_output(model):
     features = batch()
-    changed = {**features, name: batch(seed=1)[name]}
-    assert np.abs(np.asarray(model(features)) - np.asarray(model(changed)))[0].max() > 1e-5
+    for name in ("frames", "pressure", "pairs", "age", "place"):
+        changed = {**features, name: batch(seed=1)[name]}
+        assert np.abs(np.asarray(model(features)) - np.asarray(model(changed)))[0].max() > 1e-5
 
 
 def test_floats_are_normalised_inside_the_model(model):
@@ -102,9 +123,9 @@ def test_survives_saving_and_loading(model, tmp_path):
     "name", ["logits", "bilstm_0", "logits_", "with space", "größe", "a.b", "row"]
 )
 def test_features_may_have_any_name(name, tmp_path):
-    model = build_classifier(
+    model = build_network(
         [NetworkInput(Feature(name, "float32"), mean=np.zeros(1), variance=np.ones(1))],
-        2,
+        NetworkOutput(2),
         TrainConfig(units=2),
     )
     features = {name: np.ones((1, 3), np.float32), "mask": np.ones((1, 3), bool)}

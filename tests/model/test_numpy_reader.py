@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from lengthwise.dataset import UsageError
-from lengthwise.model import numpy_reader, read_dataset
-from lengthwise.model.numpy_reader import as_numpy, open_rows
-from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
+from lengthwise.model import as_numpy, open_rows, read_dataset
 
 
 @pytest.fixture(scope="module")
@@ -68,42 +60,3 @@ def test_any_batch_can_be_asked_for(dataset):
     assert [batches[i][0]["id"].tolist() for i in (5, 0, -1)] == [everything[i] for i in (5, 0, -1)]
     with pytest.raises(IndexError, match="batch 99 of"):
         batches[99]
-
-
-@pytest.mark.parametrize("name", ["numpy_reader", "streams"])
-def test_arrays_need_no_tensorflow(name):
-    """The package itself re-exports what needs TensorFlow; these modules do not."""
-    room = Path(str(numpy_reader.__file__)).parent
-    program = (
-        "import sys, types\n"
-        "room = types.ModuleType('lengthwise.model')\n"
-        f"room.__path__ = [{str(room)!r}]\n"
-        "sys.modules['lengthwise.model'] = room\n"
-        f"import lengthwise.model.{name}\n"
-        "print('tensorflow' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "False"
-
-
-def test_torch_is_asked_for_in_words_where_it_is_missing(dataset):
-    if importlib.util.find_spec("torch"):
-        pytest.skip("PyTorch is installed")
-    with pytest.raises(UsageError, match="PyTorch is not installed"):
-        torch_batches(dataset)
-
-
-def test_torch_reads_the_same_batches(dataset):
-    torch_data = pytest.importorskip("torch.utils.data")
-    expected = list(as_numpy(dataset, batch_size=7))
-    for workers in (0, 2):
-        loader = torch_data.DataLoader(
-            torch_batches(dataset, batch_size=7), batch_size=None, num_workers=workers
-        )
-        for (features, label), (arrays, numbers) in zip(loader, expected, strict=True):
-            np.testing.assert_array_equal(features["frames"].numpy(), arrays["frames"])
-            np.testing.assert_array_equal(label.numpy(), numbers)
-            packed = to_packed_sequence(features["frames"], features["length"])
-            assert len(packed.data) == int(features["length"].sum())

@@ -118,9 +118,9 @@ def test_a_few_rows_are_taken_of_each_bucket_in_proportion(dataset):
 
 def test_a_few_rows_open_a_few_files(dataset):
     buckets = open_split(Manifest.load(dataset), "train")
-    assert sum(len(bucket.matrices) for bucket in buckets) > 3
+    assert sum(len(bucket.shards) for bucket in buckets) > 3
     few = open_split(Manifest.load(dataset), "train", row_filter=RowFilter(take=3))
-    assert sum(len(bucket.matrices) for bucket in few) == 3
+    assert sum(len(bucket.shards) for bucket in few) == 3
 
 
 def test_features_come_as_a_tuple_when_asked_for(dataset):
@@ -165,7 +165,9 @@ def test_damage_is_looked_for_at_every_call_when_asked_for(write_dataset, make_r
     # As a bad disk would do it: nothing but the bytes tells.
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     read_dataset(path)
-    with pytest.raises(CorruptDataError, match="record 3 is damaged") as error:
+    with pytest.raises(
+        CorruptDataError, match="record 3: checksum of the data does not match"
+    ) as error:
         read_dataset(path, integrity="always")
     assert str(error.value).startswith(f"{file}: ")
 

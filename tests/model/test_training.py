@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +26,10 @@ from lengthwise.dataset import (
     SchemaError,
 )
 from lengthwise.model import Run, TrainConfig, evaluate, read_dataset, train
+from lengthwise.model.epochs import Epochs
+from lengthwise.model.fit_model import FitModel
 from lengthwise.model.progress import TrainingProgress
-from lengthwise.model.task import classification
-from lengthwise.model.training import compile_classifier
+from lengthwise.model.read_options import ReadOptions
 
 # 50 rows in batches of 8: every bucket ends with a short batch.
 CONFIG = TrainConfig(inputs=("frames",), units=4, epochs=4, batch_size=8, learning_rate=0.05)
@@ -51,15 +54,15 @@ def trained(tmp_path_factory, dataset, traces):
     output = io.StringIO()
     run_dir = tmp_path_factory.mktemp("runs") / "run"
 
-    def compile_and_count(model, config):
-        compile_classifier(model, config)
-        for name in ("train_step", "test_step"):
-            step = getattr(model, name)
-            # Keras calls a step from Python only to trace it.
-            setattr(model, name, lambda data, n=name, s=step: (traces.append(n), s(data))[1])
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lengthwise.model.training.compile_classifier", compile_and_count)
+        for name in ("train_step", "test_step"):
+            step = getattr(FitModel, name)
+            # Keras calls a step from Python only to trace it.
+            patch.setattr(
+                FitModel,
+                name,
+                lambda self, data, n=name, s=step: (traces.append(n), s(self, data))[1],
+            )
         result = train(dataset, run_dir, CONFIG, console=Console(file=output, width=200))
     return result, output.getvalue()
 
@@ -74,9 +77,9 @@ def run_dir(trained):
     return trained[0].run.path
 
 
-def rows_one_at_a_time(model, path, split, label="speaker"):
+def rows_one_at_a_time(model, path, split):
     """Loss and hit of every row, each run alone and without padding."""
-    classes = classification(Manifest.load(path), CONFIG).classes.tolist()
+    classes = [10, 11, 12]
     for features, labels in read_dataset(path, split, shuffle=False).as_numpy_iterator():
         for row, length in enumerate(features["length"]):
             alone = {
@@ -95,6 +98,7 @@ def test_evaluation_is_the_mean_over_rows_run_alone(dataset, run_dir):
     assert numbers["rows"] == len(losses) == Manifest.load(dataset).records("test")
     assert numbers["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert numbers["accuracy"] == np.mean(hits)
+    assert sum(bucket["rows"] for bucket in numbers["buckets"]) == len(losses)
 
 
 def test_validation_in_training_is_the_mean_over_rows_too(dataset, trained):
@@ -129,16 +133,23 @@ def test_run_folder_explains_itself(dataset, trained):
     result, _ = trained
     folder = result.run.path
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "history.csv", "metrics.json", "best.keras", "last.keras")
+        *("config.json", "plan.json", "history.csv", "metrics.json", "state.npz"),
+        *("best.keras", "last.keras", "curves.png", "tensorboard"),
     }
     with open(folder / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert list(rows[0]) == [
+        *("epoch", "loss", "accuracy", "macro_f1", "val_loss", "val_accuracy", "val_macro_f1"),
+        *("learning_rate", "real_steps_per_second", "padding", "seconds"),
+    ]
+    padding = Manifest.load(dataset).padding_fraction("train")
+    assert float(rows[0]["padding"]) == pytest.approx(padding, abs=1e-6)
     config = json.loads((folder / "config.json").read_text())
     assert config["dataset_fingerprint"] == Manifest.load(dataset).fingerprint
     assert config["config"]["units"] == 4
-    assert config["classes"] == [10, 11, 12]
+    assert config["task"]["classes"] == [10, 11, 12]
+    assert (folder / "plan.json").read_bytes() == (dataset / "plan.json").read_bytes()
     assert set(config["versions"]) == {"python", "tensorflow", "keras", "numpy"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["best_epoch"] == result.best_epoch
@@ -157,13 +168,17 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(trained):
 def test_progress_is_a_bar_on_a_terminal():
     output = io.StringIO()
     console = Console(file=output, width=150, force_terminal=True)
-    with TrainingProgress(console, epochs=2, steps_per_epoch=3) as progress:
+    fitted = SimpleNamespace(numbers=SimpleNamespace(steps=75.0, slots=100.0))
+    with TrainingProgress(console, fitted, epochs=2, steps_per_epoch=3, done=3) as progress:
         progress.on_epoch_begin(1)
         progress.on_train_batch_end(0, {"accuracy": 0.5, "loss": 1.25})
         progress.on_epoch_end(1, {"accuracy": 0.5, "loss": 1.25})
-    assert "epoch 2/2" in output.getvalue()
-    assert "loss 1.2500  accuracy 0.5000" in output.getvalue()
-    assert "1/6" in output.getvalue()
+    shown = output.getvalue()
+    assert "epoch 2/2" in shown
+    assert "loss 1.2500" in shown
+    assert "25.0% padding" in shown
+    assert "loss 1.2500  accuracy 0.5000" in shown
+    assert "4/6" in shown
 
 
 def test_the_same_run_again_gives_the_same_weights(dataset, trained, tmp_path):
@@ -183,8 +198,8 @@ def test_another_seed_gives_other_weights(trained, still):
 def test_all_features_enter_by_default_and_a_budget_bounds_batches(dataset, tmp_path):
     config = TrainConfig(units=2, embedding_size=2, epochs=1, token_budget=40)
     result = train(dataset, tmp_path / "run", config)
-    assert result.run.inputs.names == ("frames", "id", "token")
-    assert result.run.num_ids == {"id": 50, "token": 300}
+    assert [feature.name for feature in result.run.task.inputs] == ["frames", "id", "token"]
+    assert result.run.task.num_ids == {"id": 50, "token": 300}
     assert evaluate(result.run.path, dataset, "test")["rows"] == 30
 
 
@@ -200,26 +215,61 @@ def test_one_trace_serves_all_buckets(trained, traces):
     assert sorted(traces) == ["test_step", "train_step"]
 
 
-def test_a_loss_that_is_no_number_stops_with_the_epoch(write_dataset, make_rows, tmp_path):
-    rows = make_rows(20)
-    rows[5]["frames"] = rows[5]["frames"] * np.float32(np.nan)
+def test_a_loss_that_is_no_number_names_step_bucket_and_rows(write_dataset, make_rows, tmp_path):
+    rows = make_rows(40)
+    place = [i for i, row in enumerate(rows) if 4 < len(row["frames"]) <= 8][9]
+    rows[place]["frames"] = rows[place]["frames"] * np.float32(np.nan)
     path = write_dataset({"train": rows})
-    with pytest.raises(LengthwiseError, match=r"^epoch 1: the loss is nan; look for NaN"):
-        train(path, tmp_path / "run", TrainConfig(inputs=("frames",), units=2, epochs=3))
+    config = TrainConfig(inputs=("frames",), units=2, epochs=3, batch_size=8, normalize=False)
+    with pytest.raises(LengthwiseError) as error:
+        train(path, tmp_path / "run", config)
+    found = re.match(
+        r"epoch 1, step (\d+): the loss is nan in a batch of \d rows of bucket 8 of split 'train', "
+        r"of these rows: train/len00008-00001-of-0000\d.tfrecord record 2; look for NaN",
+        str(error.value),
+    )
+    assert found, error.value
+    schedule = Epochs(path, "train", ReadOptions(batch_size=8)).schedule(0)
+    step = int(found[1]) - 1
+    assert schedule.buckets[step] == 1
+    assert 9 in schedule.rows(step)
 
 
-def test_the_same_run_may_start_again_in_its_folder(run_dir, tmp_path):
+def test_a_finished_run_is_left_as_it_is(dataset, run_dir):
+    before = (run_dir / "history.csv").read_bytes()
+    again = train(dataset, run_dir, CONFIG)
+    assert (run_dir / "history.csv").read_bytes() == before
+    assert again.resumed_at == 4 * 8
+    assert again.best_epoch >= 1
+
+
+def test_fresh_begins_again_in_the_same_folder(dataset, run_dir, tmp_path):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     (folder / ".last.keras").write_bytes(b"half")
-    Run.load(folder).create()
-    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    Run.load(folder).create(dataset / "plan.json", fresh=True)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "plan.json"}
 
 
 def test_another_run_in_the_folder_is_kept(dataset, run_dir):
     before = (run_dir / "best.keras").read_bytes()
-    with pytest.raises(OutputError, match="holds a run with other options"):
-        train(dataset, run_dir, TrainConfig(units=5))
+    config = dataclasses.replace(CONFIG, units=5)
+    with pytest.raises(OutputError, match="with other options: units is 4 there, 5 here; give an"):
+        train(dataset, run_dir, config)
     assert (run_dir / "best.keras").read_bytes() == before
+
+
+def test_a_dataset_built_again_is_not_gone_on_with(write_dataset, make_rows, run_dir, tmp_path):
+    rebuilt = write_dataset({"train": make_rows(50, seed=9), "val": make_rows(5)})
+    with pytest.raises(OutputError, match=r"holds a run on the dataset [0-9a-f]{16}, which is now"):
+        train(rebuilt, run_dir, CONFIG)
+
+
+def test_a_damaged_state_is_named(dataset, run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    state = folder / "state.npz"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CorruptDataError, match=r"state.npz: is no state of this run"):
+        train(dataset, folder, CONFIG)
 
 
 def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
@@ -252,8 +302,17 @@ STEPS = np.ones(3, np.float32)
 @pytest.mark.parametrize(
     ("schema", "row", "message"),
     [
-        (FLOAT_LABEL, {"x": STEPS, "y": 0.5}, "needs one integer per row, but the label is y: fl"),
-        (STEP_LABEL, {"x": STEPS, "y": [1, 2, 3]}, "but the label is y: int64 (steps,) label"),
+        (
+            FLOAT_LABEL,
+            {"x": STEPS, "y": 0.5},
+            "--task classify needs one integer or string per row, or a vector of 0 and 1, but the "
+            "label is y: float32 scalar label; it fits --task regress",
+        ),
+        (
+            STEP_LABEL,
+            {"x": STEPS, "y": [1, 2, 3]},
+            "but the label is y: int64 (steps,) label; it fits --task tag",
+        ),
         (NO_LABEL, {"x": STEPS}, "the dataset has no label; name one to `lengthwise build`"),
         (TWO_LABELS, {"x": STEPS, "y": 1, "z": 1}, "the labels y, z; choose with --label"),
         (SIGNED_IDS, {"x": [-1, 2, 3], "y": 1}, "'x' has values from -1 to 3, which are no ids"),
@@ -306,7 +365,7 @@ def test_evaluation_names_a_class_that_training_had_not(write_dataset, make_rows
 
 def test_evaluation_names_a_feature_that_does_not_fit(write_dataset, run_dir):
     path = write_dataset({"test": [{"x": STEPS, "y": 10}]}, schema=SIGNED_IDS)
-    with pytest.raises(SchemaError, match=r"takes frames: float32 .steps, 2., which here is miss"):
+    with pytest.raises(SchemaError, match=r"predicts speaker: int64 scalar label, which here is m"):
         evaluate(run_dir, path)
 
 

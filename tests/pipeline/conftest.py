@@ -7,11 +7,35 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from lengthwise.dataset import Manifest
+from lengthwise.dataset.shard_records import decode_block, read_shard
+
+# Options that say how records are laid out on disk; what is in them stays the same.
+LAYOUTS: list[dict[str, Any]] = [
+    {},
+    {"canonical": True},
+    {"compression": "gzip"},
+    {"canonical": True, "compression": "gzip"},
+]
+
+
+def records_of(manifest: Manifest, split: str) -> dict[str, np.ndarray]:
+    """All records of a split decoded, in the order of the shards, for buckets of one size."""
+    blocks = []
+    for shard in manifest.shards_of(split):
+        layout = manifest.layouts[shard.max_length]
+        names = [field.name for field in layout.fields]
+        with open(manifest.path_of(shard), "rb") as file:
+            read = read_shard(file, layout, shard.compression, records=shard.records)
+            blocks += [decode_block(block, layout, names) for block in read]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def ragged_table(rows: int, *, seed: int = 0, longest: int = 40) -> pa.Table:

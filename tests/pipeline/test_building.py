@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.feather import write_feather
 
 from lengthwise.dataset import InputError, Manifest, PlanOptions, verify
+from lengthwise.dataset.tfrecord import write_records
 from lengthwise.pipeline import Execution, FeatureNames, build
-from tests.pipeline.conftest import folder_digest, ragged_table
+from tests.pipeline.conftest import LAYOUTS, folder_digest, ragged_table, records_of
+from tests.pipeline.sources import example_protos as protos
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",), contexts=("weight", "row"))
 OPTIONS = PlanOptions(
@@ -59,14 +63,70 @@ def test_a_fresh_build_verifies(two_files, tmp_path):
 
 
 @pytest.fixture
-def reference(two_files, tmp_path) -> dict[str, str]:
-    build(two_files, tmp_path / "reference", names=NAMES, options=OPTIONS)
+def options(request) -> PlanOptions:
+    return replace(OPTIONS, **getattr(request, "param", {}))
+
+
+@pytest.fixture
+def reference(two_files, tmp_path, options) -> dict[str, str]:
+    build(two_files, tmp_path / "reference", names=NAMES, options=options)
     return folder_digest(tmp_path / "reference")
 
 
-def test_two_worker_processes_write_the_same_bytes(two_files, tmp_path, reference):
-    build(two_files, tmp_path / "out", names=NAMES, options=OPTIONS, execution=Execution(workers=2))
+@pytest.mark.parametrize("options", [{}, {**LAYOUTS[-1], "element_mask": True}], indirect=True)
+def test_two_worker_processes_write_the_same_bytes(two_files, tmp_path, reference, options):
+    build(two_files, tmp_path / "out", names=NAMES, options=options, execution=Execution(workers=2))
     assert folder_digest(tmp_path / "out") == reference
+
+
+@pytest.mark.parametrize("options", LAYOUTS[1:], indirect=True)
+def test_both_exchanges_write_the_same_bytes_in_every_layout(
+    two_files, tmp_path, reference, options
+):
+    engine = Execution(exchange="engine")
+    build(two_files, tmp_path / "out", names=NAMES, options=options, execution=engine)
+    assert folder_digest(tmp_path / "out") == reference
+
+
+def test_records_are_the_same_in_every_layout(two_files, tmp_path):
+    found = []
+    for number, layout in enumerate(LAYOUTS):
+        options = replace(OPTIONS, num_buckets=1, **layout)
+        manifest = build(two_files, tmp_path / str(number), names=NAMES, options=options)
+        assert verify(manifest.root) == []
+        assert all(shard.name.endswith(".gz") for shard in manifest.shards) == (
+            layout.get("compression") == "gzip"
+        )
+        found.append(records_of(manifest, "train"))
+    for records in found[1:]:
+        for name, values in found[0].items():
+            np.testing.assert_array_equal(records[name], values)
+            assert records[name].dtype == values.dtype
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tensorflow_alone_reads_every_layout(two_files, tmp_path, layout):
+    import tensorflow as tf
+
+    options = replace(OPTIONS, num_buckets=1, **layout)
+    manifest = build(two_files, tmp_path / "out", names=NAMES, options=options)
+    (steps,) = manifest.max_lengths
+    rows = tf.data.TFRecordDataset(
+        [str(manifest.path_of(shard)) for shard in manifest.shards_of("train")],
+        compression_type="GZIP" if manifest.compression == "gzip" else "",
+    ).batch(1000)
+    parsed = tf.io.parse_example(
+        next(iter(rows)),
+        {
+            "frames": tf.io.FixedLenFeature((steps, 3), tf.float32),
+            "tokens": tf.io.FixedLenFeature((steps,), tf.int64),
+            "mask": tf.io.FixedLenFeature((steps,), tf.int64),
+            "length": tf.io.FixedLenFeature((), tf.int64),
+        },
+    )
+    expected = records_of(manifest, "train")
+    for name, tensor in parsed.items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[name])
 
 
 def test_files_listed_otherwise_give_the_same_bytes(two_files, tmp_path, reference):
@@ -157,6 +217,48 @@ def test_empty_rows_are_dropped_and_counted(write_input, tmp_path):
         build([path], tmp_path / "out2", options=PlanOptions(empty="error"))
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl", "tfrecord"])
+def test_null_rows_are_dropped_and_counted_whatever_the_format(tmp_path, suffix):
+    x, row = [[1], None, [2, 3], None, []], [0, 1, 2, 3, 4]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        # A null, and a key that is not there.
+        path.write_text(
+            '{"x": [1], "row": 0}\n{"x": null, "row": 1}\n{"x": [2, 3], "row": 2}\n'
+            '{"row": 3}\n{"x": [], "row": 4}\n'
+        )
+    elif suffix == "tfrecord":
+        examples = [
+            protos.example_of({"row": [n]} | ({} if x_ is None else {"x": x_}))
+            for n, x_ in zip(row, x, strict=True)
+        ]
+        write_records(path, examples)
+    else:
+        table = pa.table({"x": x, "row": row})
+        write = pq.write_table if suffix == "parquet" else write_feather
+        write(table, str(path))
+    names = FeatureNames(sequences=("x",), contexts=("row",))
+    manifest = build([path], tmp_path / "out", names=names)
+    account = manifest.accounts["train"]
+    assert (account.read, account.written) == (5, 2)
+    assert account.dropped == {"null sequence": 2, "empty sequence": 1}
+    assert sorted(decoded_rows(manifest, "train")) == [0, 2]
+    with pytest.raises(InputError, match=r"3 faulty rows .*2 × null sequence.* row 1: null"):
+        build([path], tmp_path / "out2", names=names, options=PlanOptions(empty="error"))
+    assert not (tmp_path / "out2").exists()
+
+
+def test_a_null_beside_a_sequence_with_steps_is_a_fault(write_input, tmp_path):
+    table = pa.table({"x": [[1], None, None], "y": [[1], [2], None]})
+    path = write_input("a.parquet", table)
+    with pytest.raises(InputError, match="row 1: sequence features of different lengths"):
+        build([path], tmp_path / "out")
+    options = PlanOptions(max_rejected="1")
+    account = build([path], tmp_path / "out", options=options).accounts["train"]
+    assert account.dropped == {"null sequence": 1}
+    assert account.rejected == {"sequence features of different lengths": 1}
+
+
 @pytest.mark.parametrize(
     ("overlong", "kept"),
     [("truncate_end", [[1, 2], [5]]), ("truncate_start", [[2, 3], [5]]), ("drop", [[5]])],
@@ -236,8 +338,8 @@ def test_the_old_dataset_stays_when_a_new_build_fails(two_files, write_input, tm
     bad = write_input("bad.parquet", pa.table({"frames": [1.0]}))
     with pytest.raises(Exception, match=r"bad\.parquet"):
         build([bad], tmp_path / "reference", names=NAMES, options=OPTIONS)
-    faulty = write_input("faulty.parquet", pa.table({"tokens": [[1], None]}))
-    with pytest.raises(InputError, match="null sequence"):
+    faulty = write_input("faulty.parquet", pa.table({"tokens": [[1.0], [float("inf")]]}))
+    with pytest.raises(InputError, match="infinite"):
         build([faulty], tmp_path / "reference")
     assert folder_digest(tmp_path / "reference") == reference
 

@@ -80,7 +80,8 @@ def test_sequence_features_of_different_lengths(run, write_input, tmp_path):
 
 def test_null_sequence_is_named_by_its_row_in_the_file(run, write_input, tmp_path):
     path = write_input("a.parquet", pa.table({"x": [[1]] * 70 + [None]}), row_group_size=30)
-    assert f"{path}: row 70: null sequence" in check_refused(run, tmp_path, path)
+    line = check_refused(run, tmp_path, path, "--empty", "error")
+    assert f"{path}: row 70: null sequence" in line
 
 
 def test_null_label(run, write_input, tmp_path):
@@ -96,7 +97,7 @@ def test_infinite_value(run, write_input, tmp_path):
 
 def test_many_faults_are_counted_and_the_first_are_named(run, write_input, tmp_path):
     path = write_input("a.parquet", pa.table({"x": [[1]] + [None] * 9}))
-    line = check_refused(run, tmp_path, path)
+    line = check_refused(run, tmp_path, path, "--empty", "error")
     assert "9 faulty rows (9 × null sequence)" in line
     assert "row 5" in line
     assert "row 6" not in line
@@ -213,7 +214,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(run, write_input, tmp_
     path = write_input("a.parquet", ragged_table(20))
     whole = exchange.write_shard
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "out"))
 
     monkeypatch.setattr(exchange, "write_shard", full)

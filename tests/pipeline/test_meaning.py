@@ -280,11 +280,17 @@ def test_a_column_that_names_no_split_is_refused(write_input, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+INFINITE = [float("inf")]
+INFINITE_REASON = "infinite, or beyond float32"
+
+
 @pytest.mark.parametrize(
     ("most", "passes"), [("1", False), ("2", True), ("49%", False), ("50%", True)]
 )
 def test_faulty_rows_are_left_out_up_to_a_limit(write_input, tmp_path, most, passes):
-    path = write_input("a.parquet", with_rows(x=[[1], None, [3], None]), row_group_size=2)
+    path = write_input(
+        "a.parquet", with_rows(x=[[1.0], INFINITE, [3.0], INFINITE]), row_group_size=2
+    )
     options = PlanOptions(max_rejected=most)
     out = tmp_path / "out"
     if not passes:
@@ -294,22 +300,22 @@ def test_faulty_rows_are_left_out_up_to_a_limit(write_input, tmp_path, most, pas
         return
     manifest = build([path], out, names=WITH_ROW, options=options)
     account = manifest.accounts["train"]
-    assert (account.read, account.written, account.rejected) == (4, 2, {"null sequence": 2})
+    assert (account.read, account.written, account.rejected) == (4, 2, {INFINITE_REASON: 2})
     listed = pq.read_table(out / "rejected" / "part-00000.parquet").to_pylist()
     assert [(row["file"], row["row"], row["reason"]) for row in listed] == [
-        ("a.parquet", 1, "null sequence"),
-        ("a.parquet", 3, "null sequence"),
+        ("a.parquet", 1, INFINITE_REASON),
+        ("a.parquet", 3, INFINITE_REASON),
     ]
-    assert json.loads(listed[1]["raw"]) == {"row": 3, "x": None}
+    assert json.loads(listed[1]["raw"]) == {"row": 3, "x": [float("inf")]}
     assert verify(out) == []
 
 
 def test_a_build_without_faults_leaves_no_rejected_rows_of_the_one_before(write_input, tmp_path):
     out: Path = tmp_path / "out"
-    faulty = write_input("a.parquet", with_rows(x=[[1], None]))
+    faulty = write_input("a.parquet", with_rows(x=[[1.0], INFINITE]))
     build([faulty], out, names=WITH_ROW, options=PlanOptions(max_rejected="1"))
     assert (out / "rejected").exists()
-    good = write_input("a.parquet", with_rows(x=[[1]]))
+    good = write_input("a.parquet", with_rows(x=[[1.0]]))
     build([good], out, names=WITH_ROW)
     assert not (out / "rejected").exists()
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lengthwise.dataset import Plan, PlanError, PlanOptions
+from lengthwise.dataset import Plan, PlanError, PlanOptions, SourceOptions, UsageError
+from lengthwise.dataset.tfrecord import write_records
 from lengthwise.pipeline import Execution, FeatureNames, build, make_plan
 from lengthwise.transforms import optimal_boundaries
 from tests.pipeline.conftest import folder_digest, ragged_table
+from tests.pipeline.sources import example_protos as protos
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",), contexts=("weight",))
 
@@ -85,6 +88,104 @@ def test_the_command_refuses_options_beside_a_plan(run, two_files, tmp_path):
     )
     assert code == 2
     assert "--align is in the plan already" in error
+
+
+STEPS = "id;t;x;y\na;2;1;9\na;1;2;9\nb;1;3;8\nb;2;4;8\nb;3;5;8\n"
+
+
+@pytest.fixture
+def csv_plan(run, tmp_path):
+    """A CSV file, and its plan, which says how it is read."""
+    path = tmp_path / "in.csv"
+    path.write_text(STEPS)
+    options = ["--group-by", "id", "--order-by", "t", "--type", "x=float", "--format", "csv"]
+    features = ["--sequence", "x", "--label", "y"]
+    code, _, error = run("plan", path, "-o", tmp_path / "plan.json", *features, *options)
+    assert code == 0, error
+    return path, [*features, *options]
+
+
+def test_a_plan_says_how_its_input_is_read(run, csv_plan, tmp_path):
+    path, options = csv_plan
+    assert run("build", path, tmp_path / "by-plan", "--plan", tmp_path / "plan.json")[0] == 0
+    assert run("build", path, tmp_path / "straight", *options)[0] == 0
+    assert folder_digest(tmp_path / "by-plan") == folder_digest(tmp_path / "straight")
+    reading = json.loads((tmp_path / "by-plan" / "plan.json").read_text())["reading"]
+    assert reading == {
+        "format": "csv",
+        "tokens": "whitespace",
+        "group_by": "id",
+        "order_by": "t",
+        "types": {"x": "float"},
+        "shapes": {},
+        "max_row_bytes": 64 << 20,
+    }
+
+
+@pytest.mark.parametrize("kind", ["words", "characters", "bytes", "tfrecord", "jsonl"])
+def test_no_option_of_reading_is_needed_beside_a_plan(run, tmp_path, kind):
+    path = tmp_path / "input"
+    options = ["--format", "text", "--tokens", "whitespace" if kind == "words" else kind]
+    if kind == "tfrecord":
+        flat = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]
+        write_records(path, [protos.example_of({"x": x}) for x in flat])
+        options = ["--shape", "x=2", "--sequence", "x"]
+    elif kind == "jsonl":
+        path.write_text('{"x": [[1, 2], [3, 4]]}\n{"x": [[5, 6]]}\n')
+        options = ["--format", "jsonl", "--shape", "x=2", "--type", "x=float"]
+    else:
+        path.write_text("ab cd e\nf gh\n")
+    assert run("plan", path, "-o", tmp_path / "plan.json", *options)[0] == 0
+    code, _, error = run("build", path, tmp_path / "by-plan", "--plan", tmp_path / "plan.json")
+    assert code == 0, error
+    assert run("build", path, tmp_path / "straight", *options)[0] == 0
+    assert folder_digest(tmp_path / "by-plan") == folder_digest(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("again", "says"),
+    [
+        (["--group-by", "id", "--type", "x=float", "--format", "csv"], None),
+        (["--group-by", "y"], "--group-by is 'y', in the plan it is 'id'; leave it out"),
+        (["--format", "tsv"], "--format is 'tsv', in the plan it is 'csv'"),
+        (["--tokens", "bytes"], "--tokens is 'bytes', in the plan it is 'whitespace'"),
+        (["--type", "x=int"], "--type is {'x': 'int'}, in the plan it is {'x': 'float'}"),
+        (["--shape", "x=2"], "--shape is {'x': [2]}, in the plan it is {}"),
+    ],
+)
+def test_options_of_reading_may_be_given_again_but_not_otherwise(
+    run, csv_plan, tmp_path, again, says
+):
+    path, _ = csv_plan
+    out = tmp_path / "out"
+    code, _, error = run("build", path, out, "--plan", tmp_path / "plan.json", *again)
+    assert code == (0 if says is None else 2)
+    assert out.exists() == (says is None)
+    if says is not None:
+        assert len(error.strip().splitlines()) == 1
+        assert says in error
+
+
+def test_a_plan_from_before_it_said_how_to_read_takes_the_options(run, csv_plan, tmp_path):
+    path, options = csv_plan
+    document = json.loads((tmp_path / "plan.json").read_text())
+    del document["reading"]
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    old = ["--plan", tmp_path / "old.json"]
+    code, _, error = run("build", path, tmp_path / "out", *old)
+    assert code == 1
+    assert "say with --group-by which column" in error
+    assert run("build", path, tmp_path / "out", *old, *options[4:])[0] == 0
+    assert Plan.load(tmp_path / "out" / "plan.json").reading is None
+
+
+def test_reading_beside_a_plan_must_be_that_of_the_plan(csv_plan, tmp_path):
+    path, _ = csv_plan
+    plan = Plan.load(tmp_path / "plan.json")
+    with pytest.raises(UsageError, match="--group-by is None, in the plan it is 'id'"):
+        build([path], tmp_path / "out", plan=plan, reading=SourceOptions(format="csv"))
+    reading = replace(plan.reading, unit_bytes=10)
+    assert build([path], tmp_path / "out", plan=plan, reading=reading).records("train") == 2
 
 
 @pytest.mark.parametrize("strategy", ["optimal", "quantile", "geometric", "width"])

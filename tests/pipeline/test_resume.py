@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +18,16 @@ from lengthwise.dataset import Manifest, ManifestError, OutputError, PlanOptions
 from lengthwise.dataset.manifest import STAGING_NAME
 from lengthwise.pipeline import FeatureNames, build
 from lengthwise.pipeline.staging import Staging
-from tests.pipeline.conftest import folder_digest
+from tests.pipeline.conftest import LAYOUTS, folder_digest
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",))
-OPTIONS = PlanOptions(num_buckets=4, align=4, shard_size=10_000)
+GIVEN = {"num_buckets": 4, "align": 4, "shard_size": 10_000}
+OPTIONS = PlanOptions(**GIVEN)
 
 # Builds, and kills itself at the n-th file operation (an audit event of Python) after the start.
 _KILLED_BUILD = """
 import json, os, signal, sys
-inputs, out, moment = json.loads(sys.argv[1])
+inputs, out, moment, options = json.loads(sys.argv[1])
 from lengthwise.dataset import PlanOptions
 from lengthwise.pipeline import FeatureNames, build, building, commit
 events = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.scandir"}
@@ -39,14 +42,17 @@ sys.addaudithook(tick)
 build(
     inputs, out,
     names=FeatureNames(sequences=("frames", "tokens"), labels=("label",)),
-    options=PlanOptions(num_buckets=4, align=4, shard_size=10_000),
+    options=PlanOptions(**options),
 )
 print(count)
 """
 
 
-def run_and_kill(inputs: list[Path], out: Path, moment: int) -> subprocess.CompletedProcess[str]:
-    arguments = json.dumps([[str(path) for path in inputs], str(out), moment])
+def run_and_kill(
+    inputs: list[Path], out: Path, moment: int, **layout: Any
+) -> subprocess.CompletedProcess[str]:
+    options = {**GIVEN, **layout}
+    arguments = json.dumps([[str(path) for path in inputs], str(out), moment, options])
     return subprocess.run(
         [sys.executable, "-c", _KILLED_BUILD, arguments],
         capture_output=True,
@@ -56,20 +62,27 @@ def run_and_kill(inputs: list[Path], out: Path, moment: int) -> subprocess.Compl
 
 
 @pytest.fixture
-def reference(two_files, tmp_path) -> dict[str, str]:
-    build(two_files, tmp_path / "reference", names=NAMES, options=OPTIONS)
+def layout(request) -> dict[str, Any]:
+    return getattr(request, "param", {})
+
+
+@pytest.fixture
+def reference(two_files, tmp_path, layout) -> dict[str, str]:
+    options = replace(OPTIONS, **layout)
+    build(two_files, tmp_path / "reference", names=NAMES, options=options)
     return folder_digest(tmp_path / "reference")
 
 
-def test_killed_at_ten_random_moments_and_run_again_gives_the_same_bytes(
-    two_files, tmp_path, reference
+@pytest.mark.parametrize(("layout", "kills"), [({}, 10), (LAYOUTS[-1], 4)], indirect=["layout"])
+def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
+    two_files, tmp_path, reference, layout, kills
 ):
-    whole = run_and_kill(two_files, tmp_path / "whole", 0)
+    whole = run_and_kill(two_files, tmp_path / "whole", 0, **layout)
     operations = int(whole.stdout)
     assert operations > 50
     out = tmp_path / "out"
-    for moment in random.Random(7).sample(range(1, operations + 1), 10):
-        killed = run_and_kill(two_files, out, moment)
+    for moment in random.Random(7).sample(range(1, operations + 1), kills):
+        killed = run_and_kill(two_files, out, moment, **layout)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         if (out / "dataset.json").exists():
             assert Manifest.load(out).records("train") == 240
@@ -77,7 +90,7 @@ def test_killed_at_ten_random_moments_and_run_again_gives_the_same_bytes(
         else:
             with pytest.raises(ManifestError, match="no dataset here"):
                 Manifest.load(out)
-        build(two_files, out, names=NAMES, options=OPTIONS)
+        build(two_files, out, names=NAMES, options=replace(OPTIONS, **layout))
         assert folder_digest(out) == reference
         subprocess.run(["rm", "-rf", str(out)], check=True)
 
@@ -102,7 +115,11 @@ def test_the_old_dataset_is_whole_while_a_new_build_is_killed(two_files, tmp_pat
     assert new == folder_digest(tmp_path / "fresh")
 
 
-def test_finished_units_and_shards_are_not_done_again(two_files, tmp_path, reference, monkeypatch):
+@pytest.mark.parametrize("layout", [{}, LAYOUTS[-1]], indirect=True)
+def test_finished_units_and_shards_are_not_done_again(
+    two_files, tmp_path, reference, layout, monkeypatch
+):
+    options = replace(OPTIONS, **layout)
     from lengthwise.pipeline import building, exchange, ingest
 
     out = tmp_path / "out"
@@ -113,12 +130,12 @@ def test_finished_units_and_shards_are_not_done_again(two_files, tmp_path, refer
     with monkeypatch.context() as patched:
         patched.setattr(building, "commit", stop)
         with pytest.raises(KeyboardInterrupt):
-            build(two_files, out, names=NAMES, options=OPTIONS)
+            build(two_files, out, names=NAMES, options=options)
     assert (out / STAGING_NAME).is_dir()
     with monkeypatch.context() as patched:
         patched.setattr(ingest, "read_unit", stop)
         patched.setattr(exchange, "write_shard", stop)
-        build(two_files, out, names=NAMES, options=OPTIONS)
+        build(two_files, out, names=NAMES, options=options)
     assert folder_digest(out) == reference
 
 

@@ -10,12 +10,15 @@ import pytest
 from lengthwise.dataset import Manifest, ManifestError, Shard, verify
 from tests.pipeline.conftest import ragged_table
 
+LAYOUTS = [[], ["--canonical"], ["--compression", "gzip"], ["--canonical", "--compression", "gzip"]]
+
 
 @pytest.fixture
-def dataset(run, write_input, tmp_path) -> Path:
+def dataset(request, run, write_input, tmp_path) -> Path:
     path = write_input("a.parquet", ragged_table(60))
     code, _, error = run(
-        "build", path, tmp_path / "out", "--label", "label", "--buckets", 3, "--shard-size", "10K"
+        *("build", path, tmp_path / "out", "--label", "label", "--buckets", 3),
+        *("--shard-size", "10K", *getattr(request, "param", [])),
     )
     assert code == 0, error
     return tmp_path / "out"
@@ -32,6 +35,7 @@ def test_a_whole_dataset_passes(run, dataset):
     assert "whole: 60 records" in printed
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS, indirect=True)
 def test_a_flipped_bit_in_any_shard_is_found(run, dataset):
     for number, path in enumerate(shard_paths(dataset)):
         data = bytearray(path.read_bytes())
@@ -57,6 +61,7 @@ def test_the_damaged_record_is_named(dataset):
     assert "record 1: checksum of the data does not match" in verify(dataset)[0]
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS[1:], indirect=True)
 def test_a_truncated_shard_is_found(run, dataset):
     path = shard_paths(dataset)[-1]
     path.write_bytes(path.read_bytes()[:-1])
@@ -135,6 +140,7 @@ def test_no_dataset_is_one_line(run, tmp_path):
     assert "no dataset here" in error
 
 
+@pytest.mark.parametrize("dataset", LAYOUTS, indirect=True)
 def test_inspect_shows_schema_buckets_and_rows(run, dataset):
     code, printed, _ = run("inspect", dataset, "--rows", 2)
     assert code == 0

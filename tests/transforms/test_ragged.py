@@ -18,8 +18,8 @@ from lengthwise.transforms.ragged import (
     OUT_OF_RANGE,
     REASONS,
     UNEQUAL_LENGTHS,
-    gather_index,
     single_batch,
+    span_index,
     storage_dtypes,
     usable_rows,
 )
@@ -190,8 +190,8 @@ def test_the_columns_of_the_caller_are_not_changed():
 
 def test_faults_are_found_and_other_rows_stay_aligned():
     big = 2**63
-    x = [[1.0], None, [2.0], [3.0], [4.0, INF], [5.0], [6.0], [7.0], [8.0]]
-    n = [[10], [11], [12, 12], [13], [14, 14], [15], None, [big], [18]]
+    x = [[1.0], None, [2.0], [3.0], [4.0, INF], [5.0], None, [7.0], [8.0]]
+    n = [[10], None, [12, 12], [13], [14, 14], [15], None, [big], [18]]
     y = [0, 1, 2, None, 4, 5, 6, 7, 8]
     z = [0.0, 1, 2, 3, 4, NAN, 6, 7, INF]
     table, schema = table_of(
@@ -281,6 +281,24 @@ def test_a_null_row_may_cover_steps():
 
     assert faults.tolist() == [0, NULL_SEQUENCE, 0]
     assert rows.values["x"].tolist() == [1, 3]
+
+
+def test_a_null_sequence_beside_one_with_steps_is_of_another_length():
+    type_ = pa.list_(pa.int64())
+    _, faults = rows_of(
+        x=pa.array([None, None, None, [], [1]], type_),
+        y=pa.array([None, [], [1], None, [2]], type_),
+        z=pa.array([None, None, None, [], [3]], type_),
+    )
+    assert faults.tolist() == [NULL_SEQUENCE, NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_SEQUENCE, 0]
+
+
+def test_what_a_null_row_covers_is_no_other_length():
+    steps = pa.array([1.0, 2.0, 3.0], pa.float32())
+    mask = pa.array([False, True, False])
+    covering = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), steps, mask=mask)
+    _, faults = rows_of(x=covering, y=pa.array([[1], None, [3]], pa.list_(pa.int64())))
+    assert faults.tolist() == [0, NULL_SEQUENCE, 0]
 
 
 def test_all_rows_may_be_faulty():
@@ -446,10 +464,10 @@ def reasons_of(row, schema):
     """Every reason for which a row cannot be used."""
     reasons = set()
     steps = {f.name: row[f.name] for f in schema.sequences}
-    if None in steps.values():
-        reasons.add("null sequence")
-    if len({len(step) for step in steps.values() if step is not None}) > 1:
+    if len({len(step or []) for step in steps.values()}) > 1:
         reasons.add("sequence features of different lengths")
+    elif None in steps.values():
+        reasons.add("null sequence")
     if any(is_missing(row[f.name]) for f in schema.contexts):
         reasons.add("null context or label")
     items = [row[f.name] for f in schema.contexts]
@@ -551,7 +569,7 @@ def test_steps_of_rows_are_gathered_one_row_after_another(rows):
 
     expected = [start + k for start, length in rows for k in range(length)]
 
-    assert gather_index(starts, lengths).tolist() == expected
+    assert span_index(starts, lengths).tolist() == expected
 
 
 def test_empty_tables_give_no_rows():

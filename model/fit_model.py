@@ -1,0 +1,122 @@
+"""The step of training and of validation: what `keras.Model.fit` runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lengthwise.dataset.schema import MASK
+from lengthwise.model.losses import LossTerms, loss_terms
+from lengthwise.model.metrics import TaskMetrics
+from lengthwise.model.task import Task
+
+
+class FitModel(keras.Model):
+    """A network with its task around it, for `fit` alone; the network is what is saved.
+
+    The loss of a batch is the mean over its real items, over all replicas together; so the weights
+    are the same on however many replicas a batch is spread.
+
+    Args:
+        network: takes a dict of features, gives what `task` says.
+        task: says what outputs and labels mean.
+        class_weights: (C,) of each class, in the loss of training; see `loss_terms`.
+        clip_norm: norm to clip the gradient to where there is more than one replica; with one, the
+            optimizer does it.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        task: Task,
+        *,
+        class_weights: np.ndarray | None = None,
+        clip_norm: float = np.inf,
+    ) -> None:
+        super().__init__(name="fit")
+        self.network: Any = network
+        self.task = task
+        self.class_weights = class_weights
+        self.clip_norm = clip_norm
+        self.numbers = TaskMetrics(task)
+        self.built = True
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [self.numbers]
+
+    def call(self, features: Any, training: bool | None = None) -> Any:
+        return self.network(features, training=training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        variables = self.network.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = self.network(features, training=True)
+            terms = self._terms(outputs, features, labels, weights, self.class_weights)
+            total, weight = _sum_over_replicas(
+                [tf.reduce_sum(terms.losses * terms.weights), tf.reduce_sum(terms.weights)]
+            )
+            mine = tf.reduce_sum(terms.losses * terms.weights) / tf.maximum(weight, 1e-30)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            extra = [tf.cast(loss, tf.float32) for loss in self.network.losses]
+            mine += tf.add_n(extra) / replicas if extra else 0.0
+            scaled = self.optimizer.scale_loss(mine)
+        gradients = tape.gradient(scaled, variables)
+        finite = tf.math.is_finite(total)
+        if replicas > 1:
+            gradients = self._reduced(gradients, replicas)
+        # Weights stay what they were before a loss that is no number, to look for its rows.
+        gradients = [_where_finite(finite, gradient) for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
+        self.numbers.update_state(terms, features[MASK])
+        return self.numbers.result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self.network(features, training=False)
+        self.numbers.update_state(
+            self._terms(outputs, features, labels, weights, None), features[MASK]
+        )
+        return self.numbers.result()
+
+    def _terms(
+        self, outputs: Any, features: Any, labels: Any, weights: Any, class_weights: Any
+    ) -> LossTerms:
+        return loss_terms(
+            self.task,
+            outputs,
+            labels,
+            mask=features[MASK],
+            weights=weights,
+            class_weights=class_weights,
+        )
+
+    def _reduced(self, gradients: list[Any], replicas: int) -> list[Any]:
+        """Gradients of all replicas together, clipped, and so that their sum is that again."""
+        whole = _sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
+        whole, _ = tf.clip_by_global_norm(whole, self.clip_norm)
+        return [gradient / replicas for gradient in whole]
+
+    def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
+        # All of it is built; Keras would read a batch to find that out.
+        return None
+
+
+def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _where_finite(finite: tf.Tensor, gradient: Any) -> Any:
+    if gradient is None:
+        return None
+    if isinstance(gradient, tf.IndexedSlices):
+        values = tf.where(finite, gradient.values, tf.zeros((), gradient.values.dtype))
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.where(finite, gradient, tf.zeros((), gradient.dtype))
