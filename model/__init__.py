@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from lengthwise.model.replicas import distribute_dataset
     from lengthwise.model.run import Run
     from lengthwise.model.task import Task
-    from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
+    from lengthwise.model.torch_reader import (
+        from_packed_sequence,
+        to_packed_sequence,
+        torch_batches,
+    )
     from lengthwise.model.training import TrainResult, train
 
 # The module of every name; tests/test_exports.py holds it to the imports above.
@@ -55,7 +59,7 @@ _MODULES = {
     "replicas": ("distribute_dataset",),
     "run": ("Run",),
     "task": ("Task",),
-    "torch_reader": ("to_packed_sequence", "torch_batches"),
+    "torch_reader": ("from_packed_sequence", "to_packed_sequence", "torch_batches"),
     "training": ("TrainResult", "train"),
 }
 
@@ -83,6 +87,7 @@ __all__ = [
     "distribute_dataset",
     "evaluate",
     "find_batch_sizes",
+    "from_packed_sequence",
     "mask_from_length",
     "mix_datasets",
     "open_rows",
