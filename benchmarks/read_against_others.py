@@ -10,12 +10,12 @@ All sides read the same rows in batches of 64, on one core, and are consumed by 
 
 Only lengthwise shuffles; the others read in the order of the file, which costs them nothing. The
 rate is rows over the CPU time of the whole process, start-up taken off: the slope between one pass
-and several. The first batch is timed from the call that makes the dataset, imports left out; for
-lengthwise that includes the CRC32C of every file. Memory is the anonymous memory at its peak beyond
-that before reading: the pages of mapped files belong to the system's cache.
+and several. The first batch costs the CPU time from the call that makes the dataset, imports left
+out; for lengthwise that includes the CRC32C of every file. Memory is the anonymous memory at its
+peak beyond that before reading: the pages of mapped files belong to the system's cache.
+`read_scaling.py` has the same for 1, 10 and 100 times the data.
 
     python benchmarks/read_against_others.py --kind both --json result.json
-    python benchmarks/read_against_others.py --growth      # lengthwise alone, ten times the rows
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def measure(side: str, kind: str, folder: str) -> dict[str, float]:
     """One side in this process: rate, time to the first batch, memory."""
     import tensorflow as tf
 
-    import lengthwise.model  # noqa: F401
+    from lengthwise.model import read_dataset  # noqa: F401  Not to be timed.
 
     tf.constant(0)  # TensorFlow starts here, for every side alike.
-    before = _anonymous_bytes()
-    with _Peak() as peak:
-        started = time.perf_counter()
+    before = anonymous_bytes()
+    with Peak() as peak:
+        started = time.process_time()
         once, rows = _dataset(side, kind, Path(folder), 1)
         next(iter(once))
-        first_batch = time.perf_counter() - started
+        first_batch = time.process_time() - started
         _cpu_seconds(once)
         several, _ = _dataset(side, kind, Path(folder), PASSES[side] + 1)
         seconds = _cpu_seconds(several) - _cpu_seconds(once)
@@ -188,11 +188,11 @@ def _cpu_seconds(data: Any) -> float:
     return time.process_time() - started
 
 
-class _Peak:
+class Peak:
     """Watches the anonymous memory of this process."""
 
-    def __enter__(self) -> _Peak:
-        self.bytes = _anonymous_bytes()
+    def __enter__(self) -> Peak:
+        self.bytes = anonymous_bytes()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -204,10 +204,10 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.05):
-            self.bytes = max(self.bytes, _anonymous_bytes())
+            self.bytes = max(self.bytes, anonymous_bytes())
 
 
-def _anonymous_bytes() -> int:
+def anonymous_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
@@ -216,7 +216,7 @@ def write_unpadded(kind: str, folder: str) -> None:
     """The rows of a dataset, shuffled, as Examples without padding in one file."""
     import tensorflow as tf
 
-    from lengthwise.model.numpy_reader import as_numpy
+    from lengthwise.model import as_numpy
 
     path = Path(folder) / f"{kind}.tfrecord"
     if path.exists():
@@ -282,30 +282,6 @@ def print_result(comparison: Comparison, kind: str) -> None:
         print(f"{kind}: {side}: first batch {first:.2f} s, memory {memory / 2**20:,.0f} MiB")
 
 
-def print_growth(kind: str, folder: Path) -> None:
-    """Memory of an epoch over 1 and 10 times the data."""
-    for times in (1, 10):
-        there = folder / f"times-{times}"
-        there.mkdir(exist_ok=True)
-        prepare(kind, there, times * ROWS[kind] // 2)
-        used = run(
-            call_task(
-                "read_against_others:measure",
-                rows=0,
-                side="lengthwise",
-                kind=kind,
-                folder=str(there),
-            )
-        )
-        own_figures = used.own
-        print(
-            f"{kind}: {int(own_figures['rows']):,} rows: memory "
-            f"{own_figures['memory'] / 2**20:,.0f} MiB, first batch "
-            f"{own_figures['first_batch_seconds']:.2f} s",
-            flush=True,
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="read_dataset against other readers: sequences/s per core.",
@@ -314,7 +290,6 @@ def main() -> None:
     parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
-    parser.add_argument("--growth", action="store_true", help="memory over 1 and 10 times the data")
     parser.add_argument("--folder", type=Path, help="keeps the data [a temporary one]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
     options = parser.parse_args()
@@ -324,9 +299,6 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         results = {}
         for kind in ROWS if options.kind == "both" else [options.kind]:
-            if options.growth:
-                print_growth(kind, folder)
-                continue
             comparison = compare_readers(
                 kind,
                 folder,
@@ -335,7 +307,7 @@ def main() -> None:
             )
             print_result(comparison, kind)
             results[kind] = comparison.to_json()
-        if options.json and results:
+        if options.json:
             options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 

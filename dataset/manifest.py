@@ -19,6 +19,7 @@ from lengthwise.dataset.errors import ManifestError, PlanError, SchemaError
 from lengthwise.dataset.options import (
     COMPRESSIONS,
     MAX_LENGTH,
+    SIDES,
     check_max_lengths,
     check_split_name,
 )
@@ -134,6 +135,7 @@ class Manifest:
         plan_crc32c: of `plan.json`.
         canonical: whether varints are as short as they can be; otherwise records are strided.
         compression: of the shards.
+        padding: the side of a row that is padded, `right` or `left`.
     """
 
     root: Path
@@ -148,6 +150,7 @@ class Manifest:
     plan_crc32c: int
     canonical: bool = False
     compression: str = NONE
+    padding: str = "right"
 
     @property
     def data_folder(self) -> Path:
@@ -157,6 +160,10 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(sorted(self.accounts))
+
+    def steps_of(self, length: int, max_length: int) -> slice:
+        """Where the steps of a row are among the `max_length` slots of its record."""
+        return slice(length) if self.padding == "right" else slice(max_length - length, max_length)
 
     @property
     def is_plain(self) -> bool:
@@ -209,6 +216,7 @@ class Manifest:
             "seed": self.seed,
             "layout": CANONICAL if self.canonical else STRIDED,
             "compression": self.compression,
+            "padding": self.padding,
             "schema": self.schema.to_json(),
             "varint_widths": dict(sorted(self.widths.items())),
             "buckets": [_bucket_json(self.layouts[t]) for t in self.max_lengths],
@@ -325,10 +333,13 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
     accounts = fields.nested("accounts")
     layout = fields.text("layout", default=STRIDED)
     compression = fields.text("compression", default=NONE)
+    padding = fields.text("padding", default=SIDES[0])
     if layout not in (STRIDED, CANONICAL):
         raise fields.fail(f"the layout {layout[:40]!r} is neither '{STRIDED}' nor '{CANONICAL}'")
     if compression not in COMPRESSIONS:
         raise fields.fail(f"the compression {compression[:40]!r} is none of {COMPRESSIONS}")
+    if padding not in SIDES:
+        raise fields.fail(f"the padding {padding[:40]!r} is none of {SIDES}")
     try:
         schema = Schema.from_json(fields.objects("schema"))
         check_max_lengths(max_lengths, place="buckets")
@@ -351,6 +362,7 @@ def _from_fields(fields: Fields, *, root: Path) -> Manifest:
             plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
             canonical=layout == CANONICAL,
             compression=compression,
+            padding=padding,
         )
         layouts = manifest.layouts
     except (PlanError, SchemaError) as reason:

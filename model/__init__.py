@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lengthwise.model.configuration import TrainConfig
     from lengthwise.model.doctor import Finding, check_masks, check_model_file
     from lengthwise.model.evaluation import evaluate
+    from lengthwise.model.exporting import Exported, export
     from lengthwise.model.layers import (
         AttentionPooling,
         LastStepPooling,
@@ -23,16 +24,22 @@ if TYPE_CHECKING:
         MaxPooling,
         MeanPooling,
     )
+    from lengthwise.model.loading import load_run
     from lengthwise.model.masking import mask_from_length
     from lengthwise.model.mixing import mix_datasets
     from lengthwise.model.networks import NetworkInput, NetworkOutput, build_network
     from lengthwise.model.numpy_reader import as_numpy, open_rows
     from lengthwise.model.online import bucket_by_sequence_length, sort_by_length_in_pools
+    from lengthwise.model.prediction import Predictor
     from lengthwise.model.reader import read_dataset
     from lengthwise.model.replicas import distribute_dataset
     from lengthwise.model.run import Run
     from lengthwise.model.task import Task
-    from lengthwise.model.torch_reader import to_packed_sequence, torch_batches
+    from lengthwise.model.torch_reader import (
+        from_packed_sequence,
+        to_packed_sequence,
+        torch_batches,
+    )
     from lengthwise.model.training import TrainResult, train
 
 # The module of every name; tests/test_exports.py holds it to the imports above.
@@ -42,25 +49,29 @@ _MODULES = {
     "configuration": ("TrainConfig",),
     "doctor": ("Finding", "check_masks", "check_model_file"),
     "evaluation": ("evaluate",),
+    "exporting": ("Exported", "export"),
     "layers": (
         *("AttentionPooling", "LastStepPooling", "MaskedBiLSTM", "MaskedBiLSTMStack"),
         *("MaskedLSTM", "MaxPooling", "MeanPooling"),
     ),
+    "loading": ("load_run",),
     "masking": ("mask_from_length",),
     "mixing": ("mix_datasets",),
     "networks": ("NetworkInput", "NetworkOutput", "build_network"),
     "numpy_reader": ("as_numpy", "open_rows"),
     "online": ("bucket_by_sequence_length", "sort_by_length_in_pools"),
+    "prediction": ("Predictor",),
     "reader": ("read_dataset",),
     "replicas": ("distribute_dataset",),
     "run": ("Run",),
     "task": ("Task",),
-    "torch_reader": ("to_packed_sequence", "torch_batches"),
+    "torch_reader": ("from_packed_sequence", "to_packed_sequence", "torch_batches"),
     "training": ("TrainResult", "train"),
 }
 
 __all__ = [
     "AttentionPooling",
+    "Exported",
     "Finding",
     "LastStepPooling",
     "MaskedBiLSTM",
@@ -70,6 +81,7 @@ __all__ = [
     "MeanPooling",
     "NetworkInput",
     "NetworkOutput",
+    "Predictor",
     "Run",
     "Task",
     "TokenBudget",
@@ -82,7 +94,10 @@ __all__ = [
     "check_model_file",
     "distribute_dataset",
     "evaluate",
+    "export",
     "find_batch_sizes",
+    "from_packed_sequence",
+    "load_run",
     "mask_from_length",
     "mix_datasets",
     "open_rows",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from lengthwise.dataset import CorruptDataError
 
@@ -30,7 +31,7 @@ def save_state(
         document: a JSON object.
     """
     arrays = {
-        _key(group, number): np.asarray(variable)
+        _key(group, number): value_of(variable)
         for group, members in variables.items()
         for number, variable in enumerate(members)
     }
@@ -90,6 +91,14 @@ def load_state(path: Path, variables: Mapping[str, Sequence[Any]]) -> dict[str, 
     for name, variable in expected.items():
         variable.assign(values[name])
     return document
+
+
+def value_of(variable: Any) -> np.ndarray:
+    """The value of a Keras variable; under a strategy that of all replicas together.
+
+    Where a variable is summed over workers, all of them must ask for it at the same step.
+    """
+    return np.asarray(tf.convert_to_tensor(getattr(variable, "value", variable)))
 
 
 def _key(group: str, number: int) -> str:

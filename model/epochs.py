@@ -32,6 +32,7 @@ class Epochs:
     ) -> None:
         manifest = path if isinstance(path, Manifest) else Manifest.load(path)
         self.options = options
+        self.padding = manifest.padding
         self.decoder = BatchDecoder(
             manifest.schema,
             label=options.label,
@@ -79,8 +80,8 @@ class Epochs:
         schedule = self.schedule(epoch)
         bucket = self.buckets[schedule.buckets[steps[0]]]
         num_replicas, replica = self.options.num_replicas, self.options.replica
-        rows = [schedule.rows(s, num_replicas=num_replicas, replica=replica) for s in steps]
-        return self.decoder.decode(bucket, rows[0] if len(rows) == 1 else np.concatenate(rows))
+        rows = schedule.rows(steps, num_replicas=num_replicas, replica=replica)
+        return self.decoder.decode(bucket, rows)
 
     def schedule(self, epoch: int) -> EpochSchedule:
         """The order of an epoch; the last two are kept."""

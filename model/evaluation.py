@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ make one with `lengthwise train`
         counter.metrics.update_state(terms, features[MASK])
         return terms.real, terms.targets, tf.argmax(terms.outputs, axis=-1)
 
-    data = RunData(manifest, run.config, task.label.name, tf.distribute.get_strategy())
+    # One process measures, on however many the run was trained.
+    config = dataclasses.replace(run.config, strategy="none")
+    data = RunData(manifest, config, task.label.name, tf.distribute.get_strategy())
     for features, labels in data.read(split, shuffle=False):
         max_length = int(features[MASK].shape[1])
         counter.begin(max_length, len(features[MASK]))
@@ -107,7 +110,9 @@ def write_evaluation(
         folder / METRICS_NAME, to_json({"split": split, "checkpoint": checkpoint, **numbers})
     )
     write_table(folder / "buckets.csv", report["buckets"])
-    plot_buckets(folder / "buckets.png", report["buckets"], title=f"{split}, by length")
+    plot_buckets(
+        folder / "buckets.png", report["buckets"], title=f"{split}: numbers by length, rows above"
+    )
     if "classes" in report:
         write_table(folder / "classes.csv", report["classes"])
     if "confusion" in report:

@@ -73,7 +73,7 @@ class FitModel(keras.Model):
         gradients = [_where_finite(finite, gradient) for gradient in gradients]
         self.optimizer.apply(gradients, variables)
         self.numbers.update_state(terms, features[MASK])
-        return self.numbers.result()
+        return self._logs()
 
     def test_step(self, data: Any) -> dict[str, Any]:
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -81,7 +81,14 @@ class FitModel(keras.Model):
         self.numbers.update_state(
             self._terms(outputs, features, labels, weights, None), features[MASK]
         )
-        return self.numbers.result()
+        return self._logs()
+
+    def _logs(self) -> dict[str, Any]:
+        logs = self.numbers.result()
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras takes their mean over workers along an axis, which a scalar has not.
+            return {name: tf.expand_dims(value, 0) for name, value in logs.items()}
+        return logs
 
     def _terms(
         self, outputs: Any, features: Any, labels: Any, weights: Any, class_weights: Any

@@ -15,12 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from lengthwise.dataset import CorruptDataError
-from lengthwise.model.checkpoint import load_state, save_state
+from lengthwise.model.checkpoint import load_state, save_state, value_of
 from lengthwise.model.configuration import TrainConfig
 from lengthwise.model.faults import bad_batch
 from lengthwise.model.fit_model import FitModel
 from lengthwise.model.learning_rate import LearningRate
 from lengthwise.model.metrics import better
+from lengthwise.model.progress import number_order
 from lengthwise.model.run import HISTORY_NAME, STATE_NAME, TENSORBOARD_FOLDER, Run, write_table
 from lengthwise.model.strategies import RunData
 
@@ -126,7 +127,7 @@ class Journal(keras.callbacks.Callback):
             ) from None
         if self.progress.step:
             # Keras sets its metrics to zero when it begins what is left of the epoch.
-            self._sums = [np.asarray(v) for v in self.fitted.numbers.variables]
+            self._sums = [value_of(v) for v in self.fitted.numbers.variables]
         return True
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -172,7 +173,7 @@ class Journal(keras.callbacks.Callback):
         self._count_time()
         row = {
             "epoch": epoch + 1,
-            **{name: logs[name] for name in sorted(logs, key=_place_of)},
+            **{name: logs[name] for name in sorted(logs, key=number_order)},
             "learning_rate": float(self.rate(self.fitted.optimizer.iterations)),
             **self._pace,
             "seconds": round(self._epoch_seconds, 3),
@@ -215,16 +216,16 @@ class Journal(keras.callbacks.Callback):
         """Takes from the metric what the numbers of Keras leave out."""
         self._count_time()
         numbers = self.fitted.numbers
-        steps, slots = float(numbers.steps), float(numbers.slots)
+        steps, slots = float(value_of(numbers.steps)), float(value_of(numbers.slots))
         self._pace = {
             "real_steps_per_second": round(steps / max(self._epoch_seconds, 1e-9), 1),
             "padding": round(1 - steps / max(slots, 1.0), 6),
         }
-        self._there_in_training = np.asarray(getattr(numbers, "there", np.zeros(0)))
+        self._there_in_training = value_of(getattr(numbers, "there", np.zeros(0)))
 
     def _note_unseen(self) -> None:
         """Classes that came in validation only; known after the first epoch."""
-        there = np.asarray(getattr(self.fitted.numbers, "there", np.zeros(0)))
+        there = value_of(getattr(self.fitted.numbers, "there", np.zeros(0)))
         if self.progress.history or self._there_in_training is None:
             return
         unseen = np.flatnonzero((there > 0) & (self._there_in_training == 0))
@@ -243,7 +244,7 @@ class Journal(keras.callbacks.Callback):
         if not self.writes:
             # Sums over replicas are made by all workers together.
             for variable in variables["metrics"]:
-                np.asarray(variable)
+                value_of(variable)
             return
         save_state(self.run.path / STATE_NAME, variables, asdict(self.progress))
 
@@ -274,9 +275,3 @@ def _scalar_metadata() -> Any:
     metadata.plugin_data.plugin_name = "scalars"
     metadata.data_class = 1  # DATA_CLASS_SCALAR
     return metadata
-
-
-def _place_of(name: str) -> tuple[bool, int]:
-    """Training before validation, and loss before scores; Keras sorts by name."""
-    names = ("loss", "accuracy", "macro_f1", "rmse", "mae")
-    return name.startswith("val_"), names.index(name.removeprefix("val_"))

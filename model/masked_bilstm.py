@@ -158,7 +158,7 @@ class MaskedBiLSTM(MaskedRecurrence):
         training: bool | None = None,
     ) -> Any:
         outputs, states, mask = self._run(inputs, mask, initial_state, length, training)
-        return self._finish(_merge(outputs[0], outputs[1], self.merge_mode), states, mask)
+        return self._finish(_merge(outputs, self.merge_mode), states, mask)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "merge_mode": self.merge_mode}
@@ -168,11 +168,13 @@ class MaskedBiLSTM(MaskedRecurrence):
         return 2 * self.units if self.merge_mode == "concat" else self.units
 
 
-def _merge(
-    forward: tf.Tensor, backward: tf.Tensor, merge_mode: str | None
-) -> tuple[tf.Tensor, ...]:
+def _merge(outputs: tf.Tensor, merge_mode: str | None) -> tuple[tf.Tensor, ...]:
+    """Joins both directions of outputs (…, 2, H)."""
     if merge_mode == "concat":
-        return (tf.concat([forward, backward], axis=-1),)
+        units: Any = outputs.shape[-1]
+        shape = tf.concat([tf.shape(outputs)[:-2], [2 * units]], axis=0)
+        return (tf.reshape(outputs, shape),)
+    forward, backward = tf.unstack(outputs, axis=-2)
     if merge_mode == "sum":
         return (forward + backward,)
     if merge_mode == "mul":

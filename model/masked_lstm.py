@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from lengthwise.model.masked_recurrence import MaskedRecurrence
 
@@ -48,7 +49,8 @@ class MaskedLSTM(MaskedRecurrence):
         length: Any = None,
         training: bool | None = None,
     ) -> Any:
-        return self._finish(*self._run(inputs, mask, initial_state, length, training))
+        outputs, states, mask = self._run(inputs, mask, initial_state, length, training)
+        return self._finish([tf.squeeze(outputs, axis=-2)], states, mask)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "go_backwards": self.go_backwards}

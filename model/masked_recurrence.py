@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from lengthwise.model.kernels import KERNELS
 from lengthwise.model.masking import as_bool_mask, mask_from_length
-from lengthwise.model.recurrence import Wanted, run_direction
+from lengthwise.model.recurrence import Wanted, run_directions
 
 # Options of `keras.layers.LSTM` that go to it as they are.
 LSTM_OPTIONS = (
@@ -139,30 +139,23 @@ class MaskedRecurrence(keras.layers.Layer):
 
     def _run(
         self, inputs: Any, mask: Any, initial_state: Any, length: Any, training: Any
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor | None]:
-        """Outputs of all directions in the order of time, their states, and the mask."""
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor | None]:
+        """Outputs (…, directions, H) in the order of time, states, and the mask."""
         inputs = tf.convert_to_tensor(inputs)
         if mask is None:
             # Keras does not hand it over to a layer that is given a second tensor.
             mask = getattr(inputs, "_keras_mask", None)
         mask = joined_mask(inputs, mask, length)
         inputs = tf.cast(inputs, self.compute_dtype)
-        state = self._state(inputs, initial_state)
-        wanted = Wanted(self.return_sequences, self.return_state or self.stateful)
-        outputs, states = [], []
-        for number, lstm in enumerate(self.directions):
-            output, h, c = run_direction(
-                lstm,
-                inputs,
-                mask,
-                (state[2 * number], state[2 * number + 1]),
-                backward=lstm.go_backwards,
-                wanted=wanted,
-                kernel=self.kernel,
-                training=bool(training),
-            )
-            outputs.append(output)
-            states += [h, c]
+        outputs, states = run_directions(
+            self.directions,
+            inputs,
+            mask,
+            self._state(inputs, initial_state),
+            wanted=Wanted(self.return_sequences, self.return_state or self.stateful),
+            kernel=self.kernel,
+            training=bool(training),
+        )
         if self._carried is not None:
             self._carried.assign(states)
         return outputs, states, mask

@@ -69,6 +69,7 @@ class Rows(Sequence[Row]):
         self, manifest: Manifest, split: str, *, row_filter: RowFilter, integrity: str
     ) -> None:
         self.schema = manifest.schema
+        self._manifest = manifest
         self._buckets = open_split(manifest, split, integrity=integrity, row_filter=row_filter)
         self._ends = np.cumsum([len(bucket) for bucket in self._buckets])
 
@@ -98,14 +99,13 @@ class Rows(Sequence[Row]):
         fields = bucket.layout.fields
         arrays = bucket.read(row_number, fields)
         values = {field.name: array[0] for field, array in zip(fields, arrays, strict=True)}
-        length = int(values[LENGTH])
+        steps = self._manifest.steps_of(int(values[LENGTH]), bucket.layout.max_length)
         row: Row = {}
         for feature in self.schema.features:
-            steps = slice(length) if feature.sequence else ...
-            row[feature.name] = values[feature.name][steps]
+            row[feature.name] = values[feature.name][steps if feature.sequence else ...]
             if feature.element_mask:
                 row[feature.observed_name] = values[feature.observed_name][steps]
-        return {**row, MASK: values[MASK][:length], LENGTH: values[LENGTH].astype(np.int32)}
+        return {**row, MASK: values[MASK][steps], LENGTH: values[LENGTH].astype(np.int32)}
 
 
 def as_numpy(

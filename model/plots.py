@@ -47,6 +47,8 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, Any]], *, best_epoch:
         axes.grid(alpha=0.25)
         if name == "loss":
             axes.legend(frameon=False)
+        if name == "learning_rate":
+            axes.set_ylim(bottom=0)
     _save(figure, path)
 
 

@@ -24,7 +24,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     Args:
         console: where to; None shows nothing.
-        fitted: the `FitModel`, whose metric counts real steps.
+        fitted: the `FitModel`, whose metric counts real steps; None shows none.
         epochs: of the whole run.
         steps_per_epoch: steps of each.
         done: steps that an earlier start has done.
@@ -84,7 +84,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._began_at, self._batches = time.perf_counter(), 0
-        if self.bar is not None:
+        if self.bar is not None and self.fitted is not None:
             # What an earlier start has counted took none of this start's time.
             self._real_steps_before = float(self.fitted.numbers.steps)
         self._update(description=f"epoch {epoch + 1}/{self.epochs}")
@@ -97,19 +97,22 @@ class TrainingProgress(keras.callbacks.Callback):
             return
         self._shown_at = now
         seconds = max(now - self._began_at, 1e-9)
-        steps, slots = float(self.fitted.numbers.steps), float(self.fitted.numbers.slots)
-        speed = describe_speed(
-            self._batches / seconds,
-            (steps - self._real_steps_before) / seconds,
-            1 - steps / max(slots, 1.0),
-        )
+        speed = f"{self._batches / seconds:.1f} steps/s"
+        if self.fitted is not None:
+            steps, slots = float(self.fitted.numbers.steps), float(self.fitted.numbers.slots)
+            speed = describe_speed(
+                self._batches / seconds,
+                (steps - self._real_steps_before) / seconds,
+                1 - steps / max(slots, 1.0),
+            )
         loss = float((logs or {})["loss"])
         self._update(completed=self.done, numbers=f"loss {loss:.4f}  {speed}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self.console is not None:
             numbers = describe_numbers(logs or {})
-            self.console.print(f"epoch {epoch + 1}/{self.epochs}  {numbers}", highlight=False)
+            line = f"epoch {epoch + 1}/{self.epochs}  {numbers}"
+            self.console.print(line, highlight=False, soft_wrap=True)
         self._update(completed=self.done)
 
     def _update(self, **changes: Any) -> None:
@@ -134,7 +137,10 @@ def describe_numbers(logs: Mapping[str, Any]) -> str:
         >>> describe_numbers({"accuracy": 0.875, "loss": 0.25, "val_loss": 0.5})
         'loss 0.2500  accuracy 0.8750  val_loss 0.5000'
     """
-    # Keras sorts by name, which would put the validation's loss far from the training's.
-    first = [name for name in ("loss", "accuracy", "macro_f1") if name in logs]
-    names = [*first, *(name for name in logs if name not in first)]
-    return "  ".join(f"{name} {float(logs[name]):.4f}" for name in names)
+    return "  ".join(f"{name} {float(logs[name]):.4f}" for name in sorted(logs, key=number_order))
+
+
+def number_order(name: str) -> tuple[bool, int]:
+    """A key that sorts training before validation, and loss before scores; Keras sorts by name."""
+    names = ("loss", "accuracy", "macro_f1", "rmse", "mae")
+    return name.startswith("val_"), names.index(name.removeprefix("val_"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,12 +13,11 @@ from lengthwise.dataset import Manifest
 from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.model.batching import BatchSize
 from lengthwise.model.epochs import Epochs
+from lengthwise.model.python_calls import call_from_tensorflow
 from lengthwise.model.read_options import ReadOptions
 from lengthwise.model.streams import BatchStreams
 
 _PREFETCHED_BATCHES = 8
-
-_Arrange: TypeAlias = Callable[[dict[str, tf.Tensor]], Any]
 
 
 def read_dataset(
@@ -132,41 +131,72 @@ missing); make one with `lengthwise build`
 
 def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     epochs = streams.epochs
-    inside = [i for i, rows in enumerate(epochs.records) if rows]
-    full = [i for i in inside if streams.has_full_batches(i)]
-    max_lengths = {epochs.buckets[i].layout.max_length for i in inside}
-    common_length = max_lengths.pop() if len(max_lengths) == 1 else None
-    # The streams that ever have a batch, and for each number of a stream its place among them.
-    used = [*full, *([] if streams.all_full and full else [streams.rest])]
+    used = streams.used
+    # For each number of a stream its place among those that ever have a batch.
     places = np.zeros(streams.rest + 1, np.int64)
     places[used] = np.arange(len(used))
-
     # An operation less per batch: the streams arrange what they read, unless it is still to be cut.
     arrange = (lambda values: values) if ragged else epochs.decoder.structure
+    dtypes, shapes = _dtypes_and_shapes(streams)
+    batch_spec = arrange({name: tf.TensorSpec(shapes[name], dtypes[name]) for name in dtypes})
+    elements = tf.nest.flatten(batch_spec)
+    output_types = [spec.dtype for spec in elements]
 
-    def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order, counts = tf.numpy_function(
-            lambda e: (
-                places[streams.order(int(e))],
-                np.array([streams.num_chunks(int(e), s) for s in used], np.int64),
-            ),
-            [epoch],
-            (tf.int64, tf.int64),
+    def read_chunk(chunk: tf.Tensor, epoch: tf.Tensor, stream: tf.Tensor) -> list[tf.Tensor]:
+        arrays = tf.numpy_function(
+            call_from_tensorflow(streams.read),
+            [epoch, stream, chunk],
+            list(dtypes.values()),
             stateful=False,
         )
+        return tf.nest.flatten(arrange(dict(zip(dtypes, arrays, strict=True))))
+
+    scalars = [tf.TensorSpec((), tf.int64)] * 3
+    read = tf.function(read_chunk, autograph=False).get_concrete_function(*scalars)
+
+    def stream_of(epoch: tf.Tensor, stream: int, numbers: tf.Tensor) -> tf.data.Dataset:
+        # As `map` and `unbatch` do it, but with one trace for all streams and without the function
+        # that `unbatch` maps first; tracing is most of what comes before the first batch.
+        chunked = [None] if stream != streams.rest else []
+        batches = tf.raw_ops.MapDataset(
+            input_dataset=numbers,
+            other_arguments=[epoch, np.int64(stream)],
+            f=read,
+            output_types=output_types,
+            output_shapes=[[*chunked, *spec.shape] for spec in elements],
+        )
+        if chunked:
+            batches = tf.raw_ops.UnbatchDataset(
+                input_dataset=batches,
+                output_types=output_types,
+                output_shapes=[spec.shape for spec in elements],
+            )
+        return tf.data.experimental.from_variant(batches, batch_spec)
+
+    def layout(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        chunks = [streams.num_chunks(epoch, stream) for stream in used]
+        return places[streams.order(epoch)], np.array(chunks, np.int64)
+
+    @tf.autograph.experimental.do_not_convert
+    def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order, chunks = tf.numpy_function(
+            call_from_tensorflow(layout), [epoch], (tf.int64, tf.int64), stateful=False
+        )
         order.set_shape((None,))
-        counts.set_shape((len(used),))
-        parts = [
-            _chunks(streams, epoch, counts[k], arrange, stream)
-            if stream != streams.rest
-            else _rest(streams, epoch, counts[k], arrange, common_length)
-            for k, stream in enumerate(used)
-        ]
+        chunks.set_shape((len(used),))
+        zero, one = tf.constant(0, tf.int64), tf.constant(1, tf.int64)
+        parts = []
+        for stream, stop in zip(used, tf.unstack(chunks), strict=True):
+            numbers = tf.raw_ops.RangeDataset(
+                start=zero, stop=stop, step=one, output_types=[tf.int64], output_shapes=[()]
+            )
+            parts.append(stream_of(epoch, stream, numbers))
         if len(parts) == 1:
             return parts[0]
         choices = tf.data.Dataset.from_tensor_slices(order)
         return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=False)
 
+    @tf.autograph.experimental.do_not_convert
     def without_padding(values: dict[str, tf.Tensor]) -> Any:
         return epochs.decoder.structure(_without_padding(streams, values))
 
@@ -186,62 +216,33 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     )
 
 
-def _chunks(
-    streams: BatchStreams, epoch: tf.Tensor, count: tf.Tensor, arrange: _Arrange, bucket: int
-) -> tf.data.Dataset:
-    """The full batches of a bucket in an epoch."""
-    size, steps = streams.epochs.sizes[bucket], streams.epochs.buckets[bucket].layout.max_length
-
-    def read(epoch: np.ndarray, chunk: np.ndarray) -> list[np.ndarray]:
-        return streams.read(int(epoch), bucket, int(chunk))
-
-    def read_chunk(chunk: tf.Tensor) -> Any:
-        return arrange(_call(streams, read, [epoch, chunk], steps, leading=(None, size)))
-
-    return tf.data.Dataset.range(count).map(read_chunk).unbatch()
-
-
-def _rest(
+def _dtypes_and_shapes(
     streams: BatchStreams,
-    epoch: tf.Tensor,
-    count: tf.Tensor,
-    arrange: _Arrange,
-    steps: int | None,
-) -> tf.data.Dataset:
-    """The batches of an epoch that are not full, of all buckets."""
-
-    def read(epoch: np.ndarray, number: np.ndarray) -> list[np.ndarray]:
-        return streams.read_rest(int(epoch), int(number))
-
-    def read_one(number: tf.Tensor) -> Any:
-        return arrange(_call(streams, read, [epoch, number], steps, leading=(None,)))
-
-    return tf.data.Dataset.range(count).map(read_one)
-
-
-def _call(
-    streams: BatchStreams,
-    read: Callable[..., list[np.ndarray]],
-    arguments: Sequence[tf.Tensor],
-    steps: int | None,
-    *,
-    leading: tuple[int | None, ...],
-) -> dict[str, tf.Tensor]:
-    specs = streams.epochs.decoder.specs(steps)
-    dtypes = [tf.dtypes.as_dtype(dtype) for dtype, _ in specs.values()]
-    arrays = tf.numpy_function(read, arguments, dtypes, stateful=False)
-    for array, (_, shape) in zip(arrays, specs.values(), strict=True):
-        array.set_shape((*leading, *shape))
-    return dict(zip(specs, arrays, strict=True))
+) -> tuple[dict[str, tf.DType], dict[str, list[int | None]]]:
+    """Of the arrays of a batch: B and T as well, where they are the same in all batches."""
+    epochs = streams.epochs
+    sizes = {epochs.sizes[stream] if stream != streams.rest else None for stream in streams.used}
+    max_lengths = {
+        bucket.layout.max_length
+        for bucket, rows in zip(epochs.buckets, epochs.records, strict=True)
+        if rows
+    }
+    size = sizes.pop() if len(sizes) == 1 else None
+    specs = epochs.decoder.specs(max_lengths.pop() if len(max_lengths) == 1 else None)
+    dtypes = {name: tf.dtypes.as_dtype(dtype) for name, (dtype, _) in specs.items()}
+    return dtypes, {name: [size, *shape] for name, (_, shape) in specs.items()}
 
 
 def _without_padding(streams: BatchStreams, values: dict[str, tf.Tensor]) -> dict[str, Any]:
     """Sequences and whatever else has a step axis as RaggedTensors."""
     specs = streams.epochs.decoder.specs(-1)
     # Any, because TensorFlow's stubs do not know all of it.
-    ragged: Any = tf.RaggedTensor
+    ragged: Any = tf.ragged
+    slots = tf.sequence_mask(values[LENGTH], tf.shape(values[MASK])[1])
+    if streams.epochs.padding == "left":
+        slots = slots[:, ::-1]
     return {
-        name: ragged.from_tensor(value, lengths=values[LENGTH])
+        name: ragged.boolean_mask(value, slots)
         if name == MASK or -1 in specs[name][1][:1]
         else value
         for name, value in values.items()

@@ -1,7 +1,8 @@
-"""One direction of a masked LSTM: the weights of a Keras layer, run by one of the kernels."""
+"""The directions of a masked LSTM: the weights of Keras layers, run by one of the kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,18 +10,17 @@ import keras
 import tensorflow as tf
 
 from lengthwise.model.kernels import (
+    Direction,
     RealSteps,
     choose_kernel,
-    hybrid_lstm,
-    packed_lstm,
+    hybrid_lstms,
+    packed_lstms,
     real_steps,
-    scan_lstm,
+    scan_lstms,
 )
 from lengthwise.model.masking import left_compaction, zero_masked_steps
 
-_KERNELS = {"packed": packed_lstm, "hybrid": hybrid_lstm, "scan": scan_lstm}
-
-State = tuple[tf.Tensor, tf.Tensor]
+_KERNELS = {"packed": packed_lstms, "hybrid": hybrid_lstms, "scan": scan_lstms}
 
 
 @dataclass(frozen=True)
@@ -31,50 +31,52 @@ class Wanted:
     states: bool
 
 
-def run_direction(
-    lstm: keras.layers.LSTM,
+def run_directions(
+    lstms: Sequence[keras.layers.LSTM],
     inputs: tf.Tensor,
     mask: tf.Tensor | None,
-    state: State,
+    state: Sequence[tf.Tensor],
     *,
-    backward: bool,
     wanted: Wanted,
     kernel: str,
     training: bool,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Runs one direction.
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Runs directions with the same options over the same inputs.
 
     Args:
-        lstm: holds weights and options of the cell, and has `go_backwards` equal to `backward`.
+        lstms: of each direction; they hold weights and options of the cell, and `go_backwards`.
         inputs: (B, T, D); masked steps may hold anything.
         mask: (B, T) bool; None where every step is real.
-        state: h and c before the first step, (B, H) each.
-        backward: run from the last real step to the first.
+        state: of each direction h and c before the first step, (B, H) each.
         wanted: what is used of the result.
         kernel: what was asked for; see `choose_kernel`.
         training: whether dropout applies.
 
     Returns:
-        The output, (B, T, H) in the order of `inputs` and 0 at masked steps, or of the last step
-        (B, H) and 0 for a row without any; last h and last c (B, H), for a row without any real
-        step the state that it was given.
+        The outputs of all directions, (B, T, directions, H) in the order of `inputs` and 0 at
+        masked steps, or of the last step (B, directions, H) and 0 for a row without any; and of
+        each direction last h and last c (B, H), for a row without any real step the state that it
+        was given.
     """
-    cell = lstm.cell
+    cell = lstms[0].cell
     dropping = training and (cell.dropout or cell.recurrent_dropout)
     kernel = choose_kernel(
         kernel,
-        dtype=lstm.compute_dtype,
+        units=lstms[0].units,
+        dtype=lstms[0].compute_dtype,
         masked=mask is not None,
         plain=_is_plain(cell)
         and not (training and cell.recurrent_dropout)
         # Keras's other implementation drops the inputs of each gate apart.
         and not (dropping and cell.implementation == 1),
     )
+    pairs = list(zip(state[::2], state[1::2], strict=True))
     if kernel == "keras":
-        return _run_keras(lstm, inputs, mask, state, wanted, training)
-    if dropping:
-        inputs *= tf.convert_to_tensor(cell.get_dropout_mask(inputs[:, 0]))[:, tf.newaxis]
-        cell.reset_dropout_mask()
+        found = [
+            _run_keras(lstm, inputs, mask, pair, wanted, training)
+            for lstm, pair in zip(lstms, pairs, strict=True)
+        ]
+        return tf.stack([f[0] for f in found], axis=-2), [s for f in found for s in f[1:]]
 
     if mask is None:
         mask = tf.ones(tf.shape(inputs)[:2], tf.bool)
@@ -82,19 +84,32 @@ def run_direction(
     given = inputs.dtype
     # Sums over many steps lose too much in half precision.
     dtype = tf.float64 if given == tf.float64 else tf.float32
-    outputs, h, c = _KERNELS[kernel](
-        tf.cast(inputs, dtype),
+    directions = []
+    for lstm, (h, c) in zip(lstms, pairs, strict=True):
+        steps_in = inputs
+        if dropping:
+            dropout: Any = lstm.cell.get_dropout_mask(inputs[:, 0])
+            steps_in = inputs * tf.convert_to_tensor(dropout)[:, tf.newaxis]
+            lstm.cell.reset_dropout_mask()
+        directions.append(
+            Direction(
+                tf.cast(steps_in, dtype),
+                *_weights(lstm, dtype),
+                tf.cast(h, dtype),
+                tf.cast(c, dtype),
+            )
+        )
+    outputs, states = _KERNELS[kernel](
+        directions,
         steps,
-        _weights(lstm, dtype),
-        (tf.cast(state[0], dtype), tf.cast(state[1], dtype)),
-        backward=backward,
+        [bool(lstm.go_backwards) for lstm in lstms],
         sequences=wanted.sequences,
         states=wanted.states,
         training=training,
     )
     if not wanted.sequences:
-        outputs = zero_empty_rows(h, steps)
-    return tf.cast(outputs, given), tf.cast(h, given), tf.cast(c, given)
+        outputs = tf.stack([zero_empty_rows(h, steps) for h in states[::2]], axis=1)
+    return tf.cast(outputs, given), [tf.cast(value, given) for value in states]
 
 
 def zero_empty_rows(values: tf.Tensor, steps: RealSteps) -> tf.Tensor:
@@ -121,11 +136,14 @@ def _run_keras(
     lstm: keras.layers.LSTM,
     inputs: tf.Tensor,
     mask: tf.Tensor | None,
-    state: State,
+    state: tuple[tf.Tensor, tf.Tensor],
     wanted: Wanted,
     training: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Keras's own LSTM, over rows compacted to the left: so cuDNN takes every mask."""
+    """Keras's own LSTM, over rows compacted to the left: so cuDNN takes every mask.
+
+    Gives outputs, h and c of one direction; see `run_directions`.
+    """
     if mask is None:
         outputs, h, c = lstm(inputs, initial_state=list(state), training=training)
         return _in_order(lstm, outputs, wanted), h, c

@@ -8,8 +8,8 @@ stands at (j + u) / n of the epoch, where u is random within [0, 1):
     long rows    |        A      |   B           |       n = 2
     epoch          a      A b      B  c    d
 
-All of it follows from the number of rows of each bucket, the seed and the epoch. Random bits come
-straight from Philox under a SeedSequence, both of which NumPy keeps the same in all its versions.
+All of it follows from the number of rows of each bucket, the seed and the epoch. What it keeps
+grows by 28 bytes a step, not by rows: their order is computed batch by batch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from lengthwise.model.permutation import Permutation, random_bits
 
 # Stands for a row that is not there: mask and length 0.
 NO_ROW = -1
@@ -32,7 +34,7 @@ class EpochSchedule:
     Attributes:
         buckets: (steps,) int32, the bucket that every replica reads at each step.
         starts, stops: (steps,) int64, the slice of the bucket's row order that all replicas share.
-        row_orders: bucket -> (rows,) unsigned, the shuffled rows; None where rows stay in order.
+        row_orders: bucket -> the order of its rows; None where they stay in order.
         filled_to: (steps,) int64, rows that each replica's batch is filled up to with `NO_ROW`; 0
             where it is not.
     """
@@ -40,32 +42,43 @@ class EpochSchedule:
     buckets: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
-    row_orders: tuple[np.ndarray | None, ...]
+    row_orders: tuple[Permutation | None, ...]
     filled_to: np.ndarray
 
     def __len__(self) -> int:
         return len(self.buckets)
 
-    def rows(self, step: int, *, num_replicas: int = 1, replica: int = 0) -> np.ndarray:
-        """The rows of one replica's batch.
+    def rows(
+        self, steps: int | np.ndarray, *, num_replicas: int = 1, replica: int = 0
+    ) -> np.ndarray:
+        """The rows of one replica's batch, or of several of one bucket, one after another.
 
         Args:
-            step: from 0.
-            num_replicas: replicas that share the step.
+            steps: one, or (k,) of them; from 0.
+            num_replicas: replicas that share each step.
             replica: which of them, from 0.
 
         Returns:
-            (n,) int64, row numbers within `buckets[step]`, `NO_ROW` where a short batch was filled.
-            Replicas differ by one row at most, filled ones not at all.
+            (n,) int64, row numbers within the bucket, `NO_ROW` where a short batch was filled.
+            Replicas differ by one row a step at most, filled ones not at all.
         """
-        start, stop = int(self.starts[step]) + replica, int(self.stops[step])
-        order = self.row_orders[self.buckets[step]]
+        steps = np.atleast_1d(steps)
+        order = self.row_orders[self.buckets[steps[0]]]
+        parts = []
+        for start, stop, filled_to in zip(
+            self.starts[steps].tolist(),
+            self.stops[steps].tolist(),
+            self.filled_to[steps].tolist(),
+            strict=True,
+        ):
+            parts.append(np.arange(start + replica, stop, num_replicas, dtype=np.int64))
+            if len(parts[-1]) < filled_to:
+                parts.append(np.full(filled_to - len(parts[-1]), NO_ROW, np.int64))
+        places = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if order is None:
-            rows = np.arange(start, stop, num_replicas, dtype=np.int64)
-        else:
-            rows = order[start:stop:num_replicas].astype(np.int64)
-        missing = max(0, int(self.filled_to[step]) - len(rows))
-        return np.pad(rows, (0, missing), constant_values=NO_ROW) if missing else rows
+            return places
+        # Only places of the order have a number.
+        return np.where(places == NO_ROW, NO_ROW, order[np.maximum(places, 0)])
 
     def full_steps(self, batch_sizes: Sequence[int], *, num_replicas: int = 1) -> np.ndarray:
         """(steps,) bool, where every replica's batch has the batch size of its bucket."""
@@ -116,10 +129,12 @@ def epoch_schedule(
         )
         if shuffle:
             # Otherwise short batches would always come last, where they weigh most in a model.
-            size = size[permutation(len(size), (seed, epoch, bucket, _BATCHES))]
+            size = size[
+                Permutation(len(size), (seed, epoch, bucket, _BATCHES))[np.arange(len(size))]
+            ]
             jitter = _uniform(len(size), (seed, epoch, bucket, _PLACES))
             places.append((np.arange(len(size)) + jitter) / max(1, len(size)))
-        orders.append(permutation(rows, (seed, epoch, bucket, _ROWS)) if shuffle else None)
+        orders.append(Permutation(rows, (seed, epoch, bucket, _ROWS)) if shuffle else None)
         buckets.append(np.full(len(size), bucket, np.int32))
         starts.append(np.cumsum(size) - size)
         sizes.append(size)
@@ -161,29 +176,6 @@ def steps_per_epoch(
     return steps
 
 
-def permutation(n: int, seed: Sequence[int]) -> np.ndarray:
-    """A random order of `range(n)`, the same on every machine and with every NumPy.
-
-    Args:
-        n: how many.
-        seed: non-negative integers.
-
-    Returns:
-        (n,) uint32, or uint64 where n needs it.
-
-    Example:
-        >>> sorted(permutation(5, (0, 1)).tolist())
-        [0, 1, 2, 3, 4]
-    """
-    # Random bits above, the index below: sorting moves both, and no two keys are equal.
-    index_bits = np.uint64(max(n - 1, 0).bit_length())
-    keys = _random_bits(n, seed) >> index_bits << index_bits
-    keys |= np.arange(n, dtype=np.uint64)
-    keys.sort()
-    keys &= (np.uint64(1) << index_bits) - np.uint64(1)
-    return keys.astype(np.uint32) if n <= 1 << 32 else keys
-
-
 def _step_sizes(
     rows: int, batch_size: int, num_replicas: int, *, drop_remainder: bool, pad_remainder: bool
 ) -> np.ndarray:
@@ -199,12 +191,8 @@ def _step_sizes(
     return np.array(sizes, np.int64)
 
 
-def _random_bits(n: int, seed: Sequence[int]) -> np.ndarray:
-    return np.random.Philox(np.random.SeedSequence(seed)).random_raw(n)
-
-
 def _uniform(n: int, seed: Sequence[int]) -> np.ndarray:
-    return (_random_bits(n, seed) >> np.uint64(11)) * 2.0**-53
+    return (random_bits(n, seed) >> np.uint64(11)) * 2.0**-53
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:

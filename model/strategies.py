@@ -11,6 +11,8 @@ import tensorflow as tf
 from lengthwise.dataset import Manifest, UsageError
 from lengthwise.model.batching import TokenBudget
 from lengthwise.model.configuration import TrainConfig
+from lengthwise.model.epochs import Epochs
+from lengthwise.model.read_options import ReadOptions
 from lengthwise.model.reader import read_dataset
 from lengthwise.model.replicas import distribute_dataset
 
@@ -51,6 +53,18 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "chief" or (
         resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
     )
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once every worker has come here."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        context: Any = tf.distribute.get_replica_context
+
+        @tf.function
+        def meet() -> Any:
+            return strategy.run(lambda: context().all_reduce("SUM", tf.constant(1.0)))
+
+        meet()
 
 
 class RunData:
@@ -108,9 +122,7 @@ class RunData:
 
     def steps(self, split: str) -> int:
         """Batches of an epoch of a split."""
-        replicas = self.strategy.num_replicas_in_sync
-        data = read_dataset(self.manifest, split, num_replicas=replicas, **self._options)
-        return int(data.cardinality())
+        return len(Epochs(self.manifest, split, ReadOptions(**self.read_options)))
 
     @property
     def read_options(self) -> dict[str, Any]:

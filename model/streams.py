@@ -21,7 +21,7 @@ from lengthwise.model.epochs import Epochs
 
 # More batches at a time would not be faster, and memory grows with them.
 _CHUNK_BATCHES = 16
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 2 << 20
 
 
 class BatchStreams:
@@ -37,7 +37,9 @@ class BatchStreams:
             min(_CHUNK_BATCHES, max(1, _CHUNK_BYTES // (size * bucket.layout.stride)))
             for bucket, size in zip(epochs.buckets, epochs.sizes, strict=True)
         ]
+        # The number of the last stream, whose batches differ in shape.
         self.rest = len(epochs.buckets)
+        self.chunk_batches.append(1)
         self._first_epoch, self._first_step = divmod(
             epochs.options.start_step, max(1, epochs.steps_per_epoch)
         )
@@ -52,24 +54,19 @@ class BatchStreams:
         end = options.epoch + options.epochs
         return (end if empty else options.epoch + self._first_epoch), end
 
-    def has_full_batches(self, bucket: int) -> bool:
-        """Whether the stream of a bucket ever has anything."""
-        options, size = self.epochs.options, self.epochs.sizes[bucket]
-        rows = self.epochs.records[bucket]
-        return rows >= size * options.num_replicas or (options.pad_remainder and rows > 0)
-
     @property
-    def all_full(self) -> bool:
-        """Whether the stream of the rest never has anything."""
-        options = self.epochs.options
-        return (
-            options.drop_remainder
-            or options.pad_remainder
-            or all(
-                rows % (size * options.num_replicas) == 0
-                for rows, size in zip(self.epochs.records, self.epochs.sizes, strict=True)
-            )
-        )
+    def used(self) -> list[int]:
+        """The streams that ever have a batch."""
+        options, epochs = self.epochs.options, self.epochs
+        filled = options.pad_remainder
+        full, rest = [], False
+        for stream, (rows, size) in enumerate(zip(epochs.records, epochs.sizes, strict=True)):
+            step_rows = size * options.num_replicas
+            if rows >= step_rows or (filled and rows):
+                full.append(stream)
+            rest |= rows % step_rows > 0 and not filled and not options.drop_remainder
+        # A dataset without batches still has a shape.
+        return [*full, self.rest] if rest or not full else full
 
     def order(self, epoch: int) -> np.ndarray:
         """(steps,) int64, the stream of each step that is left of an epoch."""
@@ -80,20 +77,16 @@ class BatchStreams:
 
     def num_chunks(self, epoch: int, stream: int) -> int:
         """How many times a stream is read in an epoch."""
-        batches = 1 if stream == self.rest else self.chunk_batches[stream]
-        return -(-len(self._steps_of(epoch)[stream]) // batches)
+        return -(-len(self._steps_of(epoch)[stream]) // self.chunk_batches[stream])
 
     def read(self, epoch: int, stream: int, chunk: int) -> list[np.ndarray]:
-        """The next batches of a bucket: arrays (batches, B, …)."""
+        """The next batches of a bucket: arrays (batches, B, …); of the rest one batch: (B, …)."""
         batches = self.chunk_batches[stream]
         steps = self._steps_of(epoch)[stream][chunk * batches : (chunk + 1) * batches]
         arrays = self.epochs.read_together(epoch, steps)
+        if stream == self.rest:
+            return arrays
         return [array.reshape(len(steps), -1, *array.shape[1:]) for array in arrays]
-
-    def read_rest(self, epoch: int, number: int) -> list[np.ndarray]:
-        """One of the shorter batches: arrays (n, …), n ≤ B."""
-        steps = self._steps_of(epoch)[self.rest][number : number + 1]
-        return self.epochs.read_together(epoch, steps)
 
     def _steps_of(self, epoch: int) -> list[np.ndarray]:
         """For each stream its steps in an epoch, ascending."""

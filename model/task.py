@@ -313,6 +313,7 @@ def _feature_json(feature: Feature) -> dict[str, Any]:
         "sequence": feature.sequence,
         "label": feature.label,
         "encoding": feature.encoding,
+        "element_mask": feature.element_mask,
     }
 
 
@@ -325,6 +326,7 @@ def _feature(fields: Fields) -> Feature:
             sequence=fields.take("sequence", bool),
             label=fields.take("label", bool),
             encoding=fields.text("encoding"),
+            element_mask=fields.flag("element_mask"),
         )
     except SchemaError as reason:
         raise fields.fail(str(reason)) from None

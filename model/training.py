@@ -33,10 +33,10 @@ from lengthwise.model.networks import (
     check_network,
     find_builder,
 )
+from lengthwise.model.numpy_reader import as_numpy
 from lengthwise.model.progress import TrainingProgress
-from lengthwise.model.reader import read_dataset
 from lengthwise.model.run import CURVES_NAME, METRICS_NAME, Run, replace_text
-from lengthwise.model.strategies import RunData, is_chief, make_strategy
+from lengthwise.model.strategies import RunData, is_chief, make_strategy, wait_for_all
 from lengthwise.model.task import REGRESS, Task, find_task, load_plan
 
 __all__ = ["TrainResult", "TrainingError", "train"]
@@ -118,7 +118,7 @@ missing); make one with `lengthwise build`
     manifest = Manifest.load(dataset_path)
     plan = load_plan(manifest)
     task = find_task(manifest, plan, config)
-    validation_split = _validation_split(manifest, config)
+    validation_split = find_validation_split(manifest, config)
     if manifest.records(config.split) == 0:
         raise InputError(f"{manifest.root}: split '{config.split}' has no rows to train on")
 
@@ -148,6 +148,8 @@ missing); make one with `lengthwise build`
     writes = is_chief(strategy)
     if writes:
         run.create(manifest.root / PLAN_NAME, fresh=fresh)
+    # All take up the same state, so nobody may look for it before it is known to be of this run.
+    wait_for_all(strategy)
     journal = Journal(
         run,
         model,
@@ -210,7 +212,8 @@ def _fit(
         }
     shown = TrainingProgress(
         console,
-        model,
+        # Sums over workers are not for one of them to ask for.
+        model if config.strategy == "none" else None,
         epochs=config.epochs,
         steps_per_epoch=spe,
         done=progress.epoch * spe + progress.step,
@@ -234,15 +237,24 @@ def _fit(
         journal.close()
 
 
-def _validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
-    if config.validation_split is None:
-        there = [s for s in VALIDATION_SPLITS if s in manifest.splits and manifest.records(s)]
-        return there[0] if there and there[0] != config.split else None
-    if manifest.records(config.validation_split) == 0:
+def find_validation_split(manifest: Manifest, config: TrainConfig) -> str | None:
+    """The split that chooses the best epoch; None where there is none.
+
+    Raises:
+        ManifestError: there is no such split, or it has no rows.
+    """
+    split = config.validation_split
+    if split is None:
+        there = [s for s in VALIDATION_SPLITS if s in manifest.splits and s != config.split]
+        if not there:
+            return None
+        split = there[0]
+    if manifest.records(split) == 0:
         raise ManifestError(
-            f"{manifest.root}: split '{config.validation_split}' has no rows to validate on"
+            f"{manifest.root}: split '{split}' has no rows to validate on; build again with a "
+            "larger share for it, or name another with --validation-split"
         )
-    return config.validation_split
+    return split
 
 
 def _measured(
@@ -263,7 +275,7 @@ def _measured(
             measured.append(task.label)
     moments = {}
     if measured:
-        batches = read_dataset(
+        batches = as_numpy(
             manifest,
             config.split,
             batch_size=TokenBudget(1 << 16),
@@ -271,10 +283,7 @@ def _measured(
             label=task.label.name,
         )
         moments = feature_moments(
-            (
-                {**features, task.label.name: label}
-                for features, label in batches.as_numpy_iterator()
-            ),
+            ({**features, task.label.name: label} for features, label in batches),
             measured,
             max_steps=_MOMENT_STEPS,
         )

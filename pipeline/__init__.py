@@ -13,17 +13,29 @@ if TYPE_CHECKING:
     from lengthwise.pipeline.collection import build_from
     from lengthwise.pipeline.inputs import FeatureNames
     from lengthwise.pipeline.planning import make_plan
+    from lengthwise.pipeline.predicting import Predictions, predict
     from lengthwise.pipeline.report import render_report
     from lengthwise.pipeline.runners import Execution
 
-__all__ = ["Execution", "FeatureNames", "build", "build_from", "make_plan", "render_report"]
+__all__ = [
+    "Execution",
+    "FeatureNames",
+    "Predictions",
+    "build",
+    "build_from",
+    "make_plan",
+    "predict",
+    "render_report",
+]
 
 _MODULES = {
     "Execution": "runners",
     "FeatureNames": "inputs",
+    "Predictions": "predicting",
     "build": "building",
     "build_from": "collection",
     "make_plan": "planning",
+    "predict": "predicting",
     "render_report": "report",
 }
 

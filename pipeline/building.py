@@ -220,6 +220,7 @@ def _write(
         plan_crc32c=text_crc32c(plan_text),
         canonical=plan.options.canonical,
         compression=plan.options.compression,
+        padding=plan.options.padding,
     )
     commit(manifest, plan, exchange_job.shards / DATA, findings.rejected)
     return manifest

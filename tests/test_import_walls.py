@@ -22,8 +22,8 @@ MAY_IMPORT = {
         *("numpy", "pyarrow", "crc32c", "apache_beam", "click", "rich"),
     },
     "model": {
-        *("lengthwise.dataset", "numpy", "crc32c", "tensorflow", "keras"),
-        *("matplotlib", "rich", "torch", "yaml"),
+        *("lengthwise.dataset", "numpy", "pyarrow", "crc32c", "tensorflow", "keras"),
+        *("matplotlib", "optuna", "rich", "torch", "yaml"),
     },
 }
 
@@ -32,8 +32,8 @@ MUST_NOT_LOAD = {
     "dataset": {"apache_beam", "tensorflow", "keras"},
     "transforms": {"tensorflow", "keras"},
     "pipeline": {"tensorflow", "keras"},
-    # PyTorch is an extra, imported by the function that needs it.
-    "model": {"apache_beam", "torch"},
+    # PyTorch and Optuna are extras, imported by the function that needs them.
+    "model": {"apache_beam", "optuna", "torch"},
 }
 
 
@@ -73,7 +73,8 @@ def forbidden_imports(source, *, package, allowed, own):
 
 def rules_of(path):
     room, *below = path.relative_to(REPOSITORY).parts
-    place = f"{room}/commands" if room == "pipeline" and below[0] == "commands" else room
+    with_model = room == "pipeline" and below[0] in ("commands", "predicting.py")
+    place = f"{room}/commands" if with_model else room
     return MAY_IMPORT[place], f"lengthwise.{room}"
 
 

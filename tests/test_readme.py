@@ -1,4 +1,4 @@
-"""What README says, done: every example in it runs, in the order in which it stands."""
+"""README and docs/serving.md, done: every example runs, in the order in which it stands."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def code_blocks(language: str) -> list[str]:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_of_the_readme_run(tmp_path):
+def test_the_examples_run(tmp_path):
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
-    commands = next(block for block in code_blocks("bash") if "lengthwise plan" in block)
+    blocks = code_blocks("README.md", "bash")
+    commands = next(block for block in blocks if "lengthwise plan" in block)
     # One epoch tells as much about the commands as forty.
     commands = commands.replace("--run-dir run", "--run-dir run --epochs 1")
+    # The page goes on with the dataset and the run of the README.
+    commands += "\n".join(code_blocks("docs/serving.md", "bash"))
     program = tmp_path / "examples.py"
-    program.write_text("\n".join(code_blocks("python")), encoding="utf-8")
+    blocks = [*code_blocks("README.md", "python"), *code_blocks("docs/serving.md", "python")]
+    program.write_text("\n".join(blocks), encoding="utf-8")
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     }
@@ -33,5 +37,6 @@ def test_the_examples_of_the_readme_run(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "vowels" / "report.html").is_file()
     assert (tmp_path / "run").is_dir()
+    assert (tmp_path / "models" / "vowels" / "1" / "saved_model.pb").is_file()
     assert (tmp_path / "vowels-from-python" / "dataset.json").is_file()
     assert len(list((tmp_path / "own-records").glob("*.tfrecord"))) == 4

@@ -1,28 +1,35 @@
 """Which kernel runs: what was asked for, or the one that measurements say is fastest.
 
-Time of a training step of Keras's masked Bidirectional(LSTM) divided by ours, float32, one thread,
-`benchmarks/bilstm_against_keras.py`; "full" has no padding, "bucketed" lengths from 0.85·T to T,
-"uniform" from 1 to T:
+Time of Keras's masked Bidirectional(LSTM) divided by ours, outputs of all steps, float32, one
+thread, written by `benchmarks/choose_kernels.py`; "full" has no padding, "bucketed" lengths from
+0.85·T to T, "uniform" from 1 to T:
 
-    (B, T, D, H)          lengths    packed   hybrid
-    (32,  50, 16,  64)    uniform    3.3      2.9
-                          bucketed   2.8      2.9
-                          full       2.9      3.2
-    (64, 128, 32, 128)    uniform    2.3      1.6
-                          bucketed   1.5      1.5
-                          full       1.4      1.6
-    (64, 400, 64, 256)    uniform    2.3      1.5
-                          bucketed   1.4      1.3
-                          full       1.3      1.2
+                                               training                        inference
+    (B, T, D, H)        lengths       hybrid rectangles       loop     hybrid rectangles       loop
+    (32, 50, 16, 32)    uniform          4.2        5.0        2.4        2.1        1.9        1.4
+                        bucketed         5.3        5.0        2.0        1.8        1.7        1.3
+                        full             5.2        4.2        2.1        1.9        1.8        1.3
+    (32, 50, 16, 64)    uniform          3.8        3.9        2.3        1.9        2.0        1.4
+                        bucketed         3.9        3.4        1.9        1.9        1.7        1.2
+                        full             3.8        3.5        1.9        1.9        1.8        1.2
+    (64, 50, 32, 96)    uniform          2.3        2.7        2.3        1.5        1.9        1.6
+                        bucketed         2.4        2.3        1.8        1.5        1.4        1.2
+                        full             2.4        2.3        1.7        1.5        1.5        1.2
+    (64, 50, 32, 128)   uniform          1.6        1.9        2.4        1.5        1.9        1.6
+                        bucketed         1.5        1.5        1.7        1.5        1.5        1.3
+                        full             1.5        1.5        1.6        1.5        1.4        1.2
+    (64, 50, 64, 256)   uniform          0.9        1.0        2.4        1.3        1.8        1.7
+                        bucketed         0.9        0.9        1.6        1.3        1.3        1.3
+                        full             0.9        0.9        1.6        1.2        1.2        1.2
 
 So `auto` is
 
 - "keras" on a GPU, where cuDNN is faster than anything made of single operations, and for cells
   that no other kernel knows: other activations, recurrent dropout in training;
 - "scan" in a function that XLA compiles, and in float64, which the fused operations do not know;
-- "hybrid" where there is no mask at all, so that every row is known to be full;
-- "packed" elsewhere. The density of a batch is known only when it runs; the packed kernel adapts to
-  it by itself, because its segments lie where rows end.
+- "hybrid" in a narrow layer without any mask, so that every row is known to be full;
+- "packed" elsewhere: with rectangles in a narrow layer, with the loop in a wide one (`takes_loop`).
+  The density of a batch is known only when it runs; the packed kernel adapts to it by itself.
 """
 
 from __future__ import annotations
@@ -34,13 +41,18 @@ import tensorflow as tf
 
 KERNELS = ("auto", "packed", "hybrid", "scan", "keras")
 VARIABLE = "LENGTHWISE_KERNEL"
+# From so many units on the loop wins: in training, and in inference on one thread. Fused operations
+# let several threads wait for each other in each step, and the loop wins as in training.
+_WIDE_UNITS = 112
+_WIDE_UNITS_OF_INFERENCE = 192
 
 
-def choose_kernel(kernel: str, *, dtype: str, masked: bool, plain: bool) -> str:
+def choose_kernel(kernel: str, *, units: int, dtype: str, masked: bool, plain: bool) -> str:
     """Says which kernel runs.
 
     Args:
         kernel: one of `KERNELS`; "auto" gives way to the environment variable LENGTHWISE_KERNEL.
+        units: size of the state.
         dtype: of the computation.
         masked: whether there is a mask.
         plain: whether the cell is the standard one, in inference or without recurrent dropout.
@@ -52,9 +64,9 @@ def choose_kernel(kernel: str, *, dtype: str, masked: bool, plain: bool) -> str:
         ValueError: the variable holds something else.
 
     Example:
-        >>> choose_kernel("hybrid", dtype="float32", masked=True, plain=True)
+        >>> choose_kernel("hybrid", units=64, dtype="float32", masked=True, plain=True)
         'hybrid'
-        >>> choose_kernel("hybrid", dtype="float32", masked=True, plain=False)
+        >>> choose_kernel("hybrid", units=64, dtype="float32", masked=True, plain=False)
         'keras'
     """
     if not plain:
@@ -66,12 +78,25 @@ def choose_kernel(kernel: str, *, dtype: str, masked: bool, plain: bool) -> str:
     if kernel == "auto":
         if tf.config.list_physical_devices("GPU"):
             return "keras"
-        kernel = "packed" if masked else "hybrid"
+        kernel = "packed" if masked or units >= _WIDE_UNITS else "hybrid"
         if _compiled_by_xla():
             return "scan"
     if dtype == "float64" and kernel in ("packed", "hybrid"):
         return "scan"
     return kernel
+
+
+def takes_loop(units: int, *, training: bool) -> bool:
+    """Whether the packed kernel takes the loop for layers of this size, not rectangles."""
+    light = not training and _threads() == 1
+    return units >= (_WIDE_UNITS_OF_INFERENCE if light else _WIDE_UNITS)
+
+
+def _threads() -> int:
+    """How many threads an operation may use; 0 for as many as there are cores."""
+    from_environment = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    asked = tf.config.threading.get_intra_op_parallelism_threads()
+    return asked or (int(from_environment) if from_environment.isdecimal() else 0)
 
 
 def _compiled_by_xla() -> bool:

@@ -7,38 +7,58 @@ one to two seconds), and its gradients can be differentiated as often as one lik
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from lengthwise.model.kernels.direction import Direction, run_each
 from lengthwise.model.kernels.steps import RealSteps
 from lengthwise.model.masking import zero_masked_steps
 
 
-def scan_lstm(
-    inputs: tf.Tensor,
+def scan_lstms(
+    directions: Sequence[Direction],
     steps: RealSteps,
-    weights: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
-    state: tuple[tf.Tensor, tf.Tensor],
+    backwards: Sequence[bool],
     *,
-    backward: bool,
     sequences: bool,
     states: bool,
     training: bool = True,
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Directions of an LSTM over the real steps of a batch; see `packed_lstms`."""
+    del states  # they would change nothing here
+    return run_each(
+        scan_lstm, directions, backwards, steps=steps, sequences=sequences, training=training
+    )
+
+
+def scan_lstm(
+    direction: Direction,
+    steps: RealSteps,
+    *,
+    backward: bool,
+    sequences: bool,
+    training: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One direction of an LSTM over the real steps of a batch; arguments as of `packed_lstm`."""
-    del states, training  # they would change nothing here
-    kernel, recurrent, bias = weights
+    """One direction of an LSTM; arguments and results as of `segmented_lstm`."""
+    inputs, kernel, recurrent, bias, *state = direction
     batch, total = tf.unstack(tf.shape(inputs)[:2])
     units: Any = recurrent.shape[0]
     time_major = tf.transpose(zero_masked_steps(inputs, steps.mask), [1, 0, 2])  # (T, B, D)
     mask = tf.transpose(steps.mask)[:, :, tf.newaxis]  # (T, B, 1)
-    projected = tf.matmul(tf.reshape(time_major, [-1, inputs.shape[2]]), kernel) + bias
-    projected = tf.reshape(projected, [total, batch, 4 * units])
+    projected = None
+    if training:  # One product of all inputs, so that its gradients are one too.
+        projected = tf.matmul(tf.reshape(time_major, [-1, inputs.shape[2]]), kernel) + bias
+        projected = tf.reshape(projected, [total, batch, 4 * units])
 
     def body(turn: Any, h: Any, c: Any, written: tf.TensorArray) -> Any:
         t = total - 1 - turn if backward else turn
-        gates = tf.gather(projected, t) + tf.matmul(h, recurrent)
+        if projected is None:
+            given = tf.matmul(tf.gather(time_major, t), kernel) + bias
+        else:
+            given = tf.gather(projected, t)
+        gates = given + tf.matmul(h, recurrent)
         i, f, candidate, o = tf.split(gates, 4, axis=1)
         next_c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(candidate)
         next_h = tf.sigmoid(o) * tf.tanh(next_c)

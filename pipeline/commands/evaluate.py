@@ -21,6 +21,11 @@ from lengthwise.pipeline.commands.tables import console, number_table
     help="Model to measure: 'best' or 'last' epoch.",
 )
 @click.option(
+    "--build-model",
+    metavar="MODULE:FUNCTION",
+    help="Of a network of your own: its module is imported first, as it knows the layers.",
+)
+@click.option(
     "--write/--no-write",
     default=True,
     show_default=True,
@@ -28,7 +33,14 @@ from lengthwise.pipeline.commands.tables import console, number_table
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def command(
-    *, run: str, dataset: str, split: str, checkpoint: str, write: bool, as_json: bool
+    *,
+    run: str,
+    dataset: str,
+    split: str,
+    checkpoint: str,
+    build_model: str | None,
+    write: bool,
+    as_json: bool,
 ) -> None:
     """Measure the model of the run folder RUN on a split of the dataset folder DATASET.
 
@@ -37,7 +49,10 @@ def command(
     """
     with without_chatter():
         from lengthwise.model.evaluation import evaluate, write_evaluation
+        from lengthwise.model.networks import find_builder
 
+    if build_model is not None:
+        find_builder(build_model)
     report = evaluate(run, dataset, split, checkpoint=checkpoint)
     folder = write_evaluation(run, split, report, checkpoint=checkpoint) if write else None
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from lengthwise.dataset import Manifest, Schema, Shard
+    from lengthwise.dataset import Manifest, Shard
 
 
 @click.command("inspect")
@@ -54,7 +54,7 @@ def _show_rows(manifest: Manifest, shard: Shard, most: int) -> int:
                 decoded = decode_block(block, layout, [field.name for field in layout.fields])
                 for row in range(min(count - shown, len(block))):
                     values = {name: rows[row] for name, rows in decoded.items()}
-                    _show_row(manifest.schema, f"{shard.name}, record {shown + row}", values)
+                    _show_row(manifest, shard, shown + row, values)
                 shown += len(block)
                 if shown >= count:
                     return count
@@ -65,16 +65,17 @@ def _show_rows(manifest: Manifest, shard: Shard, most: int) -> int:
     raise CorruptDataError(f"{path}: is shorter than the manifest says; run `lengthwise verify`")
 
 
-def _show_row(schema: Schema, place: str, values: dict[str, Any]) -> None:
+def _show_row(manifest: Manifest, shard: Shard, number: int, values: dict[str, Any]) -> None:
     import numpy as np
 
     from lengthwise.dataset.schema import LENGTH, MASK
 
     length = int(values[LENGTH])
-    # Padding may be on either side; a step is missing that is no padding and not in the mask.
-    click.echo(f"\n{place}: length {length}, {length - int(values[MASK].sum())} steps missing")
-    for feature in schema.features:
-        shown = values[feature.name][:length] if feature.sequence else values[feature.name]
+    steps = manifest.steps_of(length, shard.max_length)
+    missing = length - int(values[MASK].sum())
+    click.echo(f"\n{shard.name}, record {number}: length {length}, {missing} steps missing")
+    for feature in manifest.schema.features:
+        shown = values[feature.name][steps] if feature.sequence else values[feature.name]
         text = np.array2string(shown, threshold=24, edgeitems=2, precision=4)
         click.echo(f"  {feature.name} = " + text.replace("\n", "\n      "))
         if feature.element_mask:

@@ -19,6 +19,9 @@ _COMMANDS = {
     "report": "Write report.html of a dataset again.",
     "train": "Train a masked BiLSTM on a dataset.",
     "evaluate": "Evaluate a trained run on a split of a dataset.",
+    "tune": "Search for good options of training.",
+    "predict": "Predict the rows of raw input files with a trained run.",
+    "export": "Export a trained run as a SavedModel that takes ragged rows as they come.",
     "doctor": "Follow the mask through a Keras model, and tell what reads padding.",
 }
 
@@ -52,6 +55,7 @@ def group(*, verbose: bool) -> None:
     lengthwise build rows.parquet DATASET --sequence tokens --label topic
     lengthwise train DATASET --task classify --run-dir RUN
     lengthwise evaluate RUN DATASET --split test
+    lengthwise predict RUN new-rows.parquet -o predictions.parquet
     """
     if verbose:
         os.environ["LENGTHWISE_VERBOSE"] = "1"

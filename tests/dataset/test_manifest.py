@@ -111,7 +111,7 @@ def test_layouts_follow_from_schema_and_widths(dataset):
 
 def test_documents_of_older_versions_are_read(load_edited, dataset):
     older = {f"schema__{i}__element_mask": ... for i in range(len(dataset.schema.features))}
-    assert load_edited(layout=..., compression=..., **older) == dataset
+    assert load_edited(layout=..., compression=..., padding=..., **older) == dataset
 
     plan = json.loads((dataset.root / PLAN_NAME).read_text())
     for name in ("element_mask", "canonical", "compression"):
@@ -209,6 +209,7 @@ SHARD = {
         ({"schema__0__element_mask": 1}, "schema[0]: 'element_mask' must be bool, found 1"),
         ({"layout": "columns"}, "the layout 'columns' is neither 'strided' nor 'canonical'"),
         ({"layout": "canonical"}, "buckets[0]: stride or offsets do not follow"),
+        ({"padding": "up"}, "the padding 'up' is none of ('right', 'left')"),
         ({"compression": "../x"}, "the compression '../x' is none of ('none', 'gzip')"),
         (
             {"compression": "gzip"},

@@ -10,24 +10,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lengthwise.model.kernels import block_lstm, choose_kernel, packed, real_steps, scan_lstm
-from lengthwise.model.recurrence import Wanted, run_direction
+from lengthwise.model import MaskedBiLSTM
+from lengthwise.model.kernels import Direction, choose_kernel, packed, real_steps, shrinking
+from lengthwise.model.kernels.choice import takes_loop
+from lengthwise.model.kernels.scan import scan_lstm
+from lengthwise.model.recurrence import Wanted, run_directions
 from tests.model.lstm_oracle import UNITS, loss, oracle, random_weights, relative_error
 
-# "-loop": as where a layer is wide; "-light": in inference.
-KERNELS = ["packed", "packed-loop", "packed-light", "hybrid", "scan", "keras"]
+# "-wide": as where a layer is wide.
+KERNELS = ["packed", "packed-wide", "hybrid", "scan", "keras"]
 FUSED = [name for name in KERNELS if name.startswith(("packed", "hybrid"))]
 
-masks = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 5)))
+# Up to more steps than the loop of a wide layer unrolls.
+masks = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 11)))
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request, monkeypatch):
     name, _, variant = request.param.partition("-")
-    if variant == "loop":
-        monkeypatch.setattr(block_lstm, "_LOOP_UNITS", 1)
-    if variant == "light":
-        monkeypatch.setattr(packed, "_loop_is_faster", lambda units: True)
+    if variant == "wide":
+        monkeypatch.setattr(packed, "takes_loop", lambda units, training: True)
     return name
 
 
@@ -46,7 +48,21 @@ def random_batch(mask, width, seed=0):
     return inputs, [rng.normal(size=(len(mask), UNITS)).astype(np.float32) for _ in range(2)]
 
 
-def run(kernel, lstm, inputs, mask, state, *, sequences=True):
+def run_direction(lstm, x, mask, state, *, kernel, sequences=True, training=False):
+    """Outputs, h and c of one direction."""
+    outputs, (h, c) = run_directions(
+        [lstm],
+        x,
+        mask,
+        state,
+        wanted=Wanted(sequences, True),
+        kernel=kernel,
+        training=training,
+    )
+    return tf.squeeze(outputs, axis=-2), h, c
+
+
+def run(kernel, lstm, inputs, mask, state, *, sequences=True, training=False):
     """Outputs, h and c, and gradients by inputs, state and weights."""
     x, state = tf.constant(inputs), [tf.constant(s) for s in state]
     with tf.GradientTape() as tape:
@@ -55,11 +71,10 @@ def run(kernel, lstm, inputs, mask, state, *, sequences=True):
             lstm,
             x,
             tf.constant(mask),
-            (state[0], state[1]),
-            backward=lstm.go_backwards,
-            wanted=Wanted(sequences, True),
+            state,
+            sequences=sequences,
             kernel=kernel,
-            training=False,
+            training=training,
         )
         total = loss(results)
     gradients = tape.gradient(
@@ -78,11 +93,11 @@ def run(kernel, lstm, inputs, mask, state, *, sequences=True):
     # The fixture sets the same kernel for all examples.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(mask=masks, width=st.integers(1, 3))
-def test_equals_each_sequence_run_alone_in_float64(kernel, backward, mask, width):
+@given(mask=masks, width=st.integers(1, 3), training=st.booleans())
+def test_equals_each_sequence_run_alone_in_float64(kernel, backward, mask, width, training):
     inputs, state = random_batch(mask, width)
     lstm = lstm_of(width, backward=backward)
-    outputs, gradients = run(kernel, lstm, inputs, mask, state)
+    outputs, gradients = run(kernel, lstm, inputs, mask, state, training=training)
     expected, expected_gradients = oracle(
         inputs, mask, random_weights(width), state, backward=backward
     )
@@ -132,10 +147,7 @@ def test_edges_of_a_batch(kernel, mask, compiled):
                 x,
                 m,
                 (h, c),
-                backward=False,
-                wanted=Wanted(True, True),
                 kernel=kernel,
-                training=False,
             )
             total = loss(results)
         return results, tape.gradient(total, [x, h, c])
@@ -170,13 +182,10 @@ def test_last_output_alone_has_the_same_gradients(kernel):
         x = tf.constant(inputs)
         tape.watch(x)
         sequences, h, c = scan_lstm(
-            x,
+            Direction(x, *(v.value for v in lstm.trainable_variables), *map(tf.constant, state)),
             real_steps(tf.constant(mask)),
-            tuple(v.value for v in lstm.trainable_variables),
-            tuple(map(tf.constant, state)),
             backward=False,
             sequences=True,
-            states=True,
         )
         last = tf.where(np.any(mask, axis=1, keepdims=True), h, 0.0)
         total = loss([last, h, c])
@@ -206,6 +215,42 @@ def test_gradients_agree_with_finite_differences(kernel):
             ends.append(value(*moved))
         measured = (ends[0] - ends[1]) / 2e-5
         assert float(np.sum(gradient * direction)) == pytest.approx(measured, rel=1e-3, abs=1e-3)
+
+
+def test_spare_columns_of_weights_change_nothing(monkeypatch):
+    mask = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    monkeypatch.setattr(packed, "takes_loop", lambda units, training: True)
+    expected = run("packed", lstm_of(2), inputs, mask, state)
+    monkeypatch.setattr(shrinking, "_BAD_STRIDE", 4 * UNITS)
+    found = run("packed", lstm_of(2), inputs, mask, state)
+    for values, right in zip(found, expected, strict=True):
+        for got, value in zip(values, right, strict=True):
+            np.testing.assert_allclose(got, value, atol=1e-6)
+
+
+@pytest.mark.parametrize("units", [3, 112])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_both_directions_have_the_gradients_of_keras(units, sequences):
+    """The layer as it is trained, narrow and wide; rows of all kinds, more steps than a chunk."""
+    mask = np.random.default_rng(3).random((5, 19)) < 0.7
+    mask[0], mask[1] = True, False
+    x = np.random.default_rng(4).normal(size=(5, 19, 4)).astype(np.float32)
+    layer = MaskedBiLSTM(units, return_sequences=sequences)
+    layer.build((None, None, 4))
+    theirs = layer.to_bidirectional()
+
+    def gradients(call, variables):
+        with tf.GradientTape() as tape:
+            steps = tf.constant(x)
+            tape.watch(steps)
+            total = loss([call(steps, mask=tf.constant(mask), training=True)])
+        return tape.gradient(total, [steps, *variables])
+
+    found = tf.function(lambda: gradients(layer, layer.trainable_variables), autograph=False)()
+    expected = gradients(theirs, theirs.trainable_variables)
+    for got, right in zip(found, expected, strict=True):
+        assert relative_error(got, right) < 1e-4
 
 
 @pytest.mark.parametrize("kernel", FUSED, indirect=True)
@@ -240,10 +285,7 @@ def second_order(kernel, x, mask, state):
                 x,
                 tf.constant(mask),
                 tuple(map(tf.constant, state)),
-                backward=False,
-                wanted=Wanted(True, True),
                 kernel=kernel,
-                training=False,
             )
             total = loss(results)
         squares = tf.reduce_sum(tf.square(inner.gradient(total, x)))
@@ -258,7 +300,7 @@ def test_scan_compiles_with_xla_and_auto_takes_it_there():
 
     @tf.function(jit_compile=True)
     def compiled(x):
-        taken.append(choose_kernel("auto", dtype="float32", masked=True, plain=True))
+        taken.append(choose_kernel("auto", units=3, dtype="float32", masked=True, plain=True))
         with tf.GradientTape() as tape:
             tape.watch(x)
             results = run_direction(
@@ -266,10 +308,7 @@ def test_scan_compiles_with_xla_and_auto_takes_it_there():
                 x,
                 tf.constant(mask),
                 tuple(map(tf.constant, state)),
-                backward=False,
-                wanted=Wanted(True, True),
                 kernel="auto",
-                training=False,
             )
             total = loss(results)
         return results, tape.gradient(total, x)
@@ -283,7 +322,7 @@ def test_scan_compiles_with_xla_and_auto_takes_it_there():
 
 
 def test_environment_forces_a_kernel_where_none_is_asked_for(monkeypatch):
-    asked = {"dtype": "float32", "masked": True, "plain": True}
+    asked = {"units": 3, "dtype": "float32", "masked": True, "plain": True}
     assert choose_kernel("auto", **asked) == "packed"
     monkeypatch.setenv("LENGTHWISE_KERNEL", "scan")
     assert choose_kernel("auto", **asked) == "scan"
@@ -295,10 +334,22 @@ def test_environment_forces_a_kernel_where_none_is_asked_for(monkeypatch):
 
 def test_gpu_takes_keras_so_that_cudnn_runs(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    assert choose_kernel("auto", dtype="float32", masked=True, plain=True) == "keras"
+    assert choose_kernel("auto", units=3, dtype="float32", masked=True, plain=True) == "keras"
 
 
 def test_what_fused_kernels_cannot_do_goes_elsewhere():
-    assert choose_kernel("packed", dtype="float64", masked=True, plain=True) == "scan"
-    assert choose_kernel("packed", dtype="float32", masked=True, plain=False) == "keras"
-    assert choose_kernel("auto", dtype="float32", masked=False, plain=True) == "hybrid"
+    assert choose_kernel("packed", units=3, dtype="float64", masked=True, plain=True) == "scan"
+    assert choose_kernel("packed", units=3, dtype="float32", masked=True, plain=False) == "keras"
+    assert choose_kernel("auto", units=3, dtype="float32", masked=False, plain=True) == "hybrid"
+    assert choose_kernel("auto", units=256, dtype="float32", masked=False, plain=True) == "packed"
+
+
+def test_wide_layers_take_the_loop_and_threads_count_in_inference(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    assert not takes_loop(64, training=True)
+    assert takes_loop(128, training=True)
+    assert not takes_loop(128, training=False)
+    assert takes_loop(256, training=False)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    assert takes_loop(128, training=False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import warnings
 from typing import Any
 
@@ -14,6 +18,7 @@ from lengthwise.model import MaskedBiLSTM, MaskedBiLSTMStack, MaskedLSTM
 from lengthwise.model.torch_weights import from_torch, to_torch
 
 UNITS, WIDTH = 3, 2
+WIDE = 112  # from here on the packed kernel runs its loop in training
 MASK = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
 
 
@@ -231,6 +236,114 @@ def test_exported_model_takes_batches_of_every_length(tmp_path):
     for total in (4, 2):
         batch = [tf.constant(steps()[:, :total]), tf.constant(MASK[:, :total])]
         np.testing.assert_allclose(served.serve(batch), model(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("units", [UNITS, WIDE])
+def test_exported_model_runs_where_there_is_only_tensorflow(units, tmp_path):
+    inputs = keras.Input((None, WIDTH))
+    mask = keras.Input((None,), dtype="bool")
+    model = keras.Model([inputs, mask], MaskedBiLSTM(units)(inputs, mask=mask))
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    np.savez(tmp_path / "batch.npz", steps=steps(), mask=MASK, expected=model([steps(), MASK]))
+    run_alone(
+        """
+        import sys
+        import numpy as np
+        import tensorflow as tf
+        served = tf.saved_model.load("model")
+        batch = np.load("batch.npz")
+        outputs = served.serve([tf.constant(batch["steps"]), tf.constant(batch["mask"])])
+        np.testing.assert_allclose(outputs, batch["expected"], atol=1e-6)
+        assert not any(name.split(".")[0] == "lengthwise" for name in sys.modules)
+        """,
+        tmp_path,
+    )
+
+
+def test_replicas_of_a_mirrored_strategy_train_like_one(tmp_path):
+    run_alone(
+        f"""
+        import keras
+        import numpy as np
+        import tensorflow as tf
+        from lengthwise.model import MaskedBiLSTM
+
+        cpu, = tf.config.list_physical_devices("CPU")
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        rng = np.random.default_rng(0)
+        steps = rng.normal(size=(8, 11, 4)).astype("float32")
+        lengths = rng.integers(0, 12, 8).astype("int32")
+        targets = rng.normal(size=(8, {2 * WIDE})).astype("float32")
+        data = tf.data.Dataset.from_tensor_slices(((steps, lengths), targets)).batch(4)
+
+        def train(strategy):
+            with strategy.scope():
+                keras.utils.set_random_seed(0)
+                inputs, length = keras.Input((None, 4)), keras.Input((), dtype="int32")
+                outputs = MaskedBiLSTM({WIDE})(inputs, length=length)
+                model = keras.Model([inputs, length], outputs)
+                model.compile(keras.optimizers.SGD(0.1), "mse")
+            model.fit(data, epochs=2, verbose=0)
+            return model.get_weights()
+
+        one = train(tf.distribute.get_strategy())
+        both = train(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]))
+        for expected, got in zip(one, both):
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+        """,
+        tmp_path,
+    )
+
+
+def run_alone(program, folder):
+    """Runs a program in a process of its own, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=folder,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_config_of_an_older_version_gives_defaults_for_what_it_lacks():
+    config = MaskedBiLSTM(UNITS).get_config()
+    for name in config:
+        if name != "units":
+            older = {key: value for key, value in config.items() if key != name}
+            assert MaskedBiLSTM.from_config(older).get_config().keys() == config.keys()
+
+
+@pytest.mark.parametrize("units", [UNITS, WIDE])
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_gradients_in_half_precision_are_those_of_float32(dtype, units):
+    found = []
+    for policy in (dtype, "float32"):
+        layer = MaskedBiLSTM(units, return_sequences=True, dtype=policy)
+        layer.build((None, None, WIDTH))
+        shapes = [weight.shape for weight in layer.weights]
+        layer.set_weights([np.linspace(-0.2, 0.2, np.prod(s)).reshape(s) for s in shapes])
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(tf.cast(layer(steps(), mask=MASK, training=True), "float32"))
+        found.append(tape.gradient(total, [w.value for w in layer.trainable_variables]))
+    for got, right in zip(*found, strict=True):
+        assert got.dtype == tf.float32
+        scale = float(tf.reduce_max(tf.abs(right)))
+        np.testing.assert_allclose(got, right, atol=0.03 * scale)
+
+
+@pytest.mark.parametrize("units", [UNITS, WIDE])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_batches_without_rows_and_of_one_step(return_sequences, units):
+    layer = MaskedBiLSTM(units, return_sequences=return_sequences, return_state=True)
+    nothing: Any = layer(np.zeros((0, 4, WIDTH), np.float32), mask=np.zeros((0, 4), bool))
+    assert nothing[0].shape == ((0, 4, 2 * units) if return_sequences else (0, 2 * units))
+    one: Any = layer(steps()[:, :1], mask=MASK[:, :1])
+    expected = layer.to_bidirectional()(steps()[:, :1], mask=tf.constant(MASK[:, :1]))
+    for got, right in zip(one, expected, strict=True):
+        np.testing.assert_allclose(got, right, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", ["scan", "auto"])

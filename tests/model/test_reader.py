@@ -205,6 +205,20 @@ def test_one_trace_serves_all_buckets(dataset):
     assert len(traces) == 1
 
 
+def test_all_buckets_are_read_by_one_function(dataset, monkeypatch):
+    made = []
+    numpy_function = tf.numpy_function
+
+    def make(function, *arguments, **options):
+        made.append(function.__name__)
+        return numpy_function(function, *arguments, **options)
+
+    monkeypatch.setattr(tf, "numpy_function", make)
+    assert len(batches(dataset, batch_size=5, epochs=2)) > 3
+    # The plan of an epoch, and its batches; each trace more would make the first batch later.
+    assert made == ["read", "layout"]
+
+
 def test_a_dataset_can_be_moved_and_read_only(dataset, tmp_path, by_id):
     expected = ids_of(batches(dataset))
     moved = tmp_path / "elsewhere"

@@ -129,10 +129,8 @@ def ids_by_streams(streams):
 
 def batches_of(streams, epoch, stream):
     for chunk in range(streams.num_chunks(epoch, stream)):
-        if stream == streams.rest:
-            yield streams.read_rest(epoch, chunk)
-        else:
-            yield from zip(*streams.read(epoch, stream, chunk), strict=True)
+        arrays = streams.read(epoch, stream, chunk)
+        yield from [arrays] if stream == streams.rest else zip(*arrays, strict=True)
 
 
 @pytest.mark.parametrize("remainder", REMAINDERS, ids=["kept", "dropped", "padded"])

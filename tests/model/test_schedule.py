@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lengthwise.model.schedule import epoch_schedule, permutation, steps_per_epoch
+from lengthwise.model.schedule import epoch_schedule, steps_per_epoch
 
 shapes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), min_size=1, max_size=4)
 
@@ -133,31 +134,36 @@ def test_nothing_to_read_is_an_epoch_of_no_steps():
     )
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 1000), st.integers(0, 10))
-def test_a_permutation_holds_each_number_once(n, seed):
-    assert sorted(permutation(n, (seed,)).tolist()) == list(range(n))
-
-
-def test_permutations_are_uniform():
-    # Chi-square over the 24 orders of four; 23 degrees of freedom, 0.1 % critical value 49.7.
-    counts = {}
-    for seed in range(4800):
-        key = tuple(permutation(4, (seed,)).tolist())
-        counts[key] = counts.get(key, 0) + 1
-    assert sum((counts.get(key, 0) - 200) ** 2 / 200 for key in counts) < 49.7
-    assert len(counts) == 24
-
-
-def test_neighbours_on_disk_end_up_anywhere():
-    order = permutation(100_000, (0, 0))
-    place = np.empty(len(order))
-    place[order] = np.arange(len(order))
-    distance = np.abs(np.diff(place)) / len(order)
-    # Two random places on a line are a third of it apart on average; the standard error is 0.0008.
-    assert abs(distance.mean() - 1 / 3) < 0.005
-    assert abs(np.quantile(distance, 0.1) - (1 - np.sqrt(0.9))) < 0.005
+def test_batches_of_a_bucket_can_be_asked_for_together():
+    schedule = epoch_schedule([30, 11], [4, 4], num_replicas=2, pad_remainder=True)
+    steps = np.flatnonzero(schedule.buckets == 1)
+    together = schedule.rows(steps, num_replicas=2, replica=1)
+    apart = [schedule.rows(int(step), num_replicas=2, replica=1) for step in steps]
+    assert together.tolist() == np.concatenate(apart).tolist()
 
 
 def test_the_order_is_the_same_on_every_machine():
-    assert permutation(8, (1, 2, 3)).tolist() == [1, 2, 4, 6, 5, 0, 7, 3]
+    schedule = epoch_schedule([7, 3], [2, 2], seed=1, epoch=2)
+    assert batches_of(schedule, 1, 0) == [
+        (0, [3, 4]),
+        (1, [0]),
+        (0, [0, 5]),
+        (0, [2]),
+        (0, [1, 6]),
+        (1, [2, 1]),
+    ]
+
+
+def test_memory_grows_with_the_steps_and_not_with_the_rows():
+    def peak(rows, size):
+        tracemalloc.start()
+        try:
+            epoch_schedule([rows], [size])
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(100_000, 1_000), peak(10_000_000, 100_000)
+    # A hundred steps both: beyond them there is the root of the rows, 128 bytes of it.
+    assert large - small < 3 * 128 * np.sqrt(10_000_000)
+    assert peak(1_000_000, 100) < 3 * 128 * np.sqrt(1_000_000) + 120 * 10_000

@@ -10,6 +10,7 @@ import re
 import shutil
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from rich.console import Console
@@ -35,6 +36,14 @@ from lengthwise.model.read_options import ReadOptions
 CONFIG = TrainConfig(inputs=("frames",), units=4, epochs=4, batch_size=8, learning_rate=0.05)
 # Weights that hardly move: what is measured while training is what is measured afterwards.
 STILL = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-9, dropout=0.0, seed=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """The kernel that is traced in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LENGTHWISE_KERNEL", "hybrid")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +130,18 @@ def test_training_learns(dataset, trained):
     assert evaluate(result.run.path, dataset, "test")["accuracy"] > 0.8
 
 
-def test_best_epoch_is_that_of_the_least_validation_loss(dataset, trained):
+def test_best_epoch_is_that_of_the_least_validation_loss(dataset, trained, tmp_path):
     result, _ = trained
     losses = [row["val_loss"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmin(losses))
-    numbers = evaluate(result.run.path, dataset, "val", checkpoint="best")
+    # However many replicas it was trained on.
+    folder = shutil.copytree(result.run.path, tmp_path / "run")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"strategy": "none"', '"strategy": "mirrored"')
+    )
+    assert Run.load(folder).config.strategy == "mirrored"
+    numbers = evaluate(folder, dataset, "val", checkpoint="best")
     assert numbers["loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
@@ -195,12 +211,49 @@ def test_another_seed_gives_other_weights(trained, still):
     assert not np.allclose(*kernel, atol=0.1)
 
 
-def test_all_features_enter_by_default_and_a_budget_bounds_batches(dataset, tmp_path):
+def test_all_features_enter_by_default_and_classes_unseen_in_training_are_told(
+    write_dataset, make_rows, tmp_path
+):
+    unseen = make_rows(6, seed=1)
+    unseen[2]["speaker"] = 99
+    path = write_dataset({"train": make_rows(50), "val": unseen})
     config = TrainConfig(units=2, embedding_size=2, epochs=1, token_budget=40)
-    result = train(dataset, tmp_path / "run", config)
+    result = train(path, tmp_path / "run", config)
     assert [feature.name for feature in result.run.task.inputs] == ["frames", "id", "token"]
     assert result.run.task.num_ids == {"id": 50, "token": 300}
-    assert evaluate(result.run.path, dataset, "test")["rows"] == 30
+    assert result.unseen == {"99": 1}
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["classes_unseen_in_training"] == {"99": 1}
+
+
+def test_training_stops_early_in_half_precision_along_a_schedule(dataset, tmp_path):
+    config = dataclasses.replace(
+        CONFIG,
+        epochs=9,
+        patience=1,
+        monitor="accuracy",
+        precision="mixed_float16",
+        learning_rate=1e-9,
+        schedule="cosine",
+        warmup_steps=2,
+    )
+    result = train(dataset, tmp_path / "run", config)
+    # Weights that hardly move are never better than those of the first epoch.
+    assert (len(result.history), result.best_epoch) == (2, 1)
+    rates = [row["learning_rate"] for row in result.history]
+    assert 1e-9 > rates[0] > rates[1] > 0
+    network = result.run.load_model("last")
+    assert network.get_layer("bilstm_0").compute_dtype == "float16"
+    assert {weights.dtype for weights in network.get_weights()} == {np.dtype("float32")}
+    assert keras.config.dtype_policy().name == "float32"
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["stopped_early"] is True
+
+
+def test_an_empty_validation_split_is_told(write_dataset, make_rows, tmp_path):
+    path = write_dataset({"train": make_rows(5), "val": []})
+    with pytest.raises(ManifestError, match="split 'val' has no rows to validate on"):
+        train(path, tmp_path / "run", CONFIG)
 
 
 def test_without_validation_split_the_training_loss_chooses(write_dataset, make_rows, tmp_path):

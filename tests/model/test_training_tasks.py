@@ -76,6 +76,14 @@ def make_rows(count, seed):
     return rows
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """The kernel that is traced in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LENGTHWISE_KERNEL", "hybrid")
+        yield
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, write_rows):
     splits = {"train": make_rows(120, 0), "val": make_rows(40, 1), "test": make_rows(40, 2)}

@@ -107,6 +107,28 @@ def test_null_strings_of_a_vector_are_masked_by_themselves(tmp_path):
     assert records["mask"].tolist() == [[True, True, False, False]]
 
 
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_readers_find_the_steps_on_either_side(run, path, tmp_path, padding):
+    from lengthwise.model import read_dataset
+    from lengthwise.model.numpy_reader import open_rows
+
+    options = PlanOptions(element_mask=True, align=4, padding=padding)
+    out = tmp_path / "out"
+    build([path], out, names=FeatureNames(contexts=("row",)), options=options)
+
+    rows = sorted(open_rows(out), key=lambda row: int(row["row"]))
+    assert rows[0]["frames"].tolist() == [[1, 0], [0, 4], [3, 0], [0, 0]]
+    assert rows[1]["frames"].tolist() == [[0, 0], [5, 6]]
+    assert rows[1]["frames__observed"].tolist() == OBSERVED[1][:2]
+    assert rows[1]["mask"].tolist() == [False, True]
+    (batch,) = read_dataset(out, ragged=True)
+    order = np.argsort(batch["row"].numpy())
+    frames = [batch["frames"].to_list()[i] for i in order]
+    assert frames == [row["frames"].tolist() for row in rows]
+    assert [batch["mask"].to_list()[i] for i in order][1] == [False, True]
+    assert "[5. 6.]" in run("inspect", out)[1]
+
+
 def test_a_plan_carries_the_mask_to_the_build(run, path, tmp_path):
     plan = tmp_path / "plan.json"
     arguments = ("--context", "row", "--align", 4)

@@ -1,0 +1,67 @@
+"""The search for good options."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+
+import pytest
+
+from lengthwise.dataset import UsageError
+from lengthwise.model import Run, TrainConfig
+from lengthwise.model.search import SearchRange, search
+
+CONFIG = TrainConfig(inputs=("frames",), units=2, epochs=1, batch_size=16, monitor="accuracy")
+RANGES = (SearchRange.parse("learning_rate=0.001..0.1"), SearchRange.parse("pooling=mean,max"))
+
+
+@pytest.fixture
+def dataset(write_dataset, make_rows):
+    return write_dataset({"train": make_rows(30), "val": make_rows(10, seed=1)})
+
+
+def test_a_search_keeps_the_best_and_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("LENGTHWISE_KERNEL", "hybrid")
+    seen = []
+
+    def note(number, options, value):
+        seen.append((number, options, value))
+
+    first = search(dataset, tmp_path / "s", CONFIG, ranges=RANGES, trials=1, on_trial=note)
+    assert first.trials == 1
+    found = search(dataset, tmp_path / "s", CONFIG, ranges=RANGES, trials=2, on_trial=note)
+    assert [number for number, _, _ in seen] == [0, 1]
+    assert found.trials == 2
+    assert found.value == max(value for _, _, value in seen)
+    assert found.best in [options for _, options, _ in seen]
+    assert seen[0][1] != seen[1][1]
+    config = TrainConfig.from_yaml(found.path)
+    assert config == dataclasses.replace(CONFIG, **found.best)
+    best = next(number for number, options, _ in seen if options == found.best)
+    assert Run.load(tmp_path / "s" / f"trial-{best:04d}").config == config
+    with open(tmp_path / "s" / "trials.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["units", "size=1..2", "units=5..2", "dropout=a..b", "learning_rate=0.1..0.1"]
+)
+def test_a_range_that_cannot_be_is_refused(text):
+    with pytest.raises(UsageError, match="--search"):
+        SearchRange.parse(text)
+
+
+def test_without_optuna_it_is_said_how_to_get_it(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UsageError, match=r"needs Optuna: pip install 'lengthwise\[tune\]'"):
+        search(dataset, tmp_path / "s", CONFIG, ranges=RANGES, trials=1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_search_needs_something_to_validate_on(write_dataset, make_rows, tmp_path):
+    pytest.importorskip("optuna")
+    path = write_dataset({"train": make_rows(5)})
+    with pytest.raises(UsageError, match="a search needs a validation split"):
+        search(path, tmp_path / "s", CONFIG, ranges=RANGES, trials=1)
