@@ -51,6 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **_COMMON,
         "units": 64,
         "embedding_size": 32,
+        "pooling": "max",
         "dropout": 0.3,
         "batch_size": 32,
         "epochs": 6,
@@ -81,6 +82,8 @@ TITLES = {
     "essen_songs": "Essen folk songs: which of 14 collections",
 }
 FLOORS = {"tag": "the commonest tag of each word", "classify": "the commonest class"}
+PROGRAM = str(Path(sys.executable).with_name("lengthwise"))
+NUMBERS = ("accuracy", "macro_f1", "loss")
 ENVIRONMENT = {**SINGLE_THREAD, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
@@ -105,46 +108,46 @@ def train_one(name: str, options: argparse.Namespace, path: Path) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     result = _load(path, name)
     result |= {"settings": settings, "floor": floor(dataset), "rows": _rows(dataset)}
-    for seed in range(max(options.seeds, options.keras_seeds)):
-        if seed < options.seeds and str(seed) not in result["ours"]:
-            timed = seed < options.keras_seeds
-            own = run_ours(dataset, settings, seed, runs / f"seed-{seed}", timed=timed)
+    for seed in range(options.seeds):
+        folder = runs / f"seed-{seed}"
+        own = result["ours"].get(str(seed))
+        if own is None:
+            own = run_ours(dataset, settings, seed, folder)
             _keep(path, result, "ours", seed, own)
-        if seed < options.keras_seeds and str(seed) not in result["keras"]:
-            task = call_task(
-                "keras_twin:train_twin",
-                rows=1,
-                dataset=str(dataset),
-                options=settings,
-                seed=seed,
-                run_folder=str(runs / "seed-0"),
-            )
-            _keep(path, result, "keras", seed, dict(run(task, environment=ENVIRONMENT).own))
+        if seed < options.seeds - options.keras_seeds or str(seed) in result["keras"]:
+            continue
+        task = call_task(
+            "keras_twin:train_twin",
+            rows=1,
+            dataset=str(dataset),
+            options=settings,
+            seed=seed,
+            run_folder=str(folder),
+        )
+        keras = run(task, environment=ENVIRONMENT).own
+        one_epoch = {**settings, "epochs": 1}
+        short = train_ours(dataset, one_epoch, seed, folder.with_name(f"{folder.name}-one-epoch"))
+        rest = (own["seconds"] - short) / (settings["epochs"] - 1)
+        _keep(path, result, "ours", seed, {**own, "seconds per epoch": rest})
+        _keep(path, result, "keras", seed, keras)
 
 
 def run_ours(
-    dataset: Path, settings: Mapping[str, Any], seed: int, folder: Path, *, timed: bool
+    dataset: Path, settings: Mapping[str, Any], seed: int, folder: Path
 ) -> dict[str, float]:
-    """`lengthwise train` and `lengthwise evaluate`; CPU seconds of an epoch only if asked for."""
-    program = str(Path(sys.executable).with_name("lengthwise"))
-
-    def train(run_folder: Path, **changed: Any) -> float:
-        flags = [
-            text
-            for option, value in {**settings, **changed, "seed": seed}.items()
-            for text in (f"--{option.replace('_', '-')}", str(value))
-        ]
-        argv = [program, "train", str(dataset), "--run-dir", str(run_folder), *flags]
-        return run(Task(argv, rows=1, fresh=[run_folder]), environment=ENVIRONMENT).cpu_seconds
-
-    seconds = train(folder)
-    argv = [program, "evaluate", str(folder), str(dataset), "--json"]
+    """`lengthwise train` and `lengthwise evaluate`; the "seconds" are CPU time of the former."""
+    seconds = train_ours(dataset, settings, seed, folder)
+    argv = [PROGRAM, "evaluate", str(folder), str(dataset), "--no-write", "--json"]
     report = run(Task(argv, rows=1), environment=ENVIRONMENT).own
-    own = {name: float(report[name]) for name in ("accuracy", "macro_f1", "loss")}
-    if timed:
-        short = train(folder.with_name(f"{folder.name}-one-epoch"), epochs=1)
-        own["seconds per epoch"] = (seconds - short) / (settings["epochs"] - 1)
-    return own
+    return {name: float(report[name]) for name in NUMBERS} | {"seconds": seconds}
+
+
+def train_ours(dataset: Path, settings: Mapping[str, Any], seed: int, folder: Path) -> float:
+    """`lengthwise train`; returns its CPU seconds."""
+    argv = [PROGRAM, "train", str(dataset), "--run-dir", str(folder)]
+    for option, value in {**settings, "seed": seed}.items():
+        argv += [f"--{option.replace('_', '-')}", str(value)]
+    return run(Task(argv, rows=1, fresh=[folder]), environment=ENVIRONMENT).cpu_seconds
 
 
 def floor(dataset: Path) -> float:
@@ -188,7 +191,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append("| " + " | ".join(_line(name, result)) + " |")
     lines.append(_NOTES)
     lines += [f"\n## {name}\n\n{_commands(name, results[name])}" for name in results]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _line(name: str, result: Mapping[str, Any]) -> list[str]:
@@ -244,7 +247,7 @@ for seed in {seeds}; do
     lengthwise evaluate run-{name}-$seed {name} --split test
 done
 python benchmarks/train_real_data.py {name} --seeds {max(1, len(result["ours"]))} \
---keras-seeds {len(result["keras"])}     # both sides, as in the table
+--keras-seeds {len(result["keras"])}
 ```
 """
     if single:
@@ -282,8 +285,9 @@ pay for it in this table.
 
 *CPU time of an epoch* is that of the whole process on one thread, without its start and the tracing
 of its first epoch: reading batches, training, validation and saving the best weights; with
-Lengthwise also the state to go on from, and the logs. Both sides took turns, on a machine that
-others used too; the median of the pairs, and their range.
+Lengthwise also the state to go on from, and the logs. The machine was used by others too, which CPU
+time mostly, but not wholly, leaves out; so it is a rough number. Ratios are of runs with the same
+seed: their median, and their range where there is more than one.
 
 `lengthwise train` prints the loss of each epoch; the last line but one of its output names the best
 one. The datasets are those of `examples/build_all`: run the commands in
@@ -323,7 +327,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--keras-seeds", type=int, default=2)
+    parser.add_argument("--keras-seeds", type=int, default=2, help="the last so many of the seeds")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "demo-output" / "examples")
     parser.add_argument("--cache", type=Path, help="packages that were downloaded before")
     parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "results.md")
