@@ -270,20 +270,20 @@ what the same networks reach in plain Keras. Written by `benchmarks/train_real_d
 _NOTES = """
 Mean ± standard deviation over seeds, each a training from the start: weights, dropout and the order
 of rows differ, the split never. Accuracy is over all rows of the split `test`, or over all its real
-steps where each step has a label. It is measured once, with the weights of the epoch that had the
-lowest loss on `val`; JapaneseVowels and PLAID have no `val`, there the loss of training chooses.
-Their splits are the official ones; the others are drawn with the seed of the build, and rows that
-repeat or vary one another stay together, as [examples.md](examples.md) says. *Floor* is what is
-right without a network. Settings were chosen by a trial or two, not searched for; they stand below. So these are figures of
-a plain network trained shortly, not the best that can be had on this data: Essen's loss was still
-falling after its few epochs, and PLAID is a raw waveform with few rows to train on.
+steps where each step has a label, with the weights of the epoch that had the lowest loss on `val`;
+JapaneseVowels and PLAID have no `val`, there the loss of training chooses. Their splits are the
+official ones; the others are drawn with the seed of the build, as [examples.md](examples.md) says.
+*Floor* is what is right without a network. Settings were chosen by a trial or two, not searched;
+they stand below. These are figures of a plain network trained shortly, not the best that can be
+had on this data: Essen's loss was still falling after its few epochs, and PLAID is a raw waveform
+with few rows to train on.
 
 *Keras* is `benchmarks/keras_twin.py`: the same rows, layers, numbers of weights (which is checked),
-Adam, learning rate and number of batches, with `bucket_by_sequence_length` at the boundaries
-that Lengthwise planned, and `Bidirectional(LSTM)` with mask. With `padded_batch`, which is more
-common, its epochs would cost more. XLA is off. It holds all rows in memory; Lengthwise reads its
-files. Keras's runs are not deterministic; those of Lengthwise repeat bit by bit on one machine, and
-pay for it in this table.
+Adam, learning rate and number of batches, with `bucket_by_sequence_length` at the boundaries that
+Lengthwise planned, and `Bidirectional(LSTM)` with mask. XLA is off. It holds all rows in memory;
+Lengthwise reads its files. Keras's operations may differ from run to run; those of Lengthwise are
+deterministic, which has its cost. What `padded_batch` costs, `benchmarks/epoch_against_keras.py`
+says.
 
 *CPU time of an epoch* is that of the whole process on one thread, without its start and the tracing
 of its first epoch: reading batches, training, validation and saving the best weights; with
