@@ -164,6 +164,8 @@ class TrainConfig:
                     f"{_option(name)} {getattr(self, name)} is not known; there is: "
                     f"{', '.join(words)}"
                 )
+        if self.inputs is not None and not isinstance(self.inputs, tuple):
+            raise UsageError(f"--input is {self.inputs!r}; it must be a list of features")
         if self.inputs is not None and not self.inputs:
             raise UsageError("--input names no feature; leave it out to use all of them")
         for name in ("label", "split", "validation_split", "build_model", "monitor"):
@@ -243,8 +245,10 @@ class TrainConfig:
                     f"{path}: there is no option '{name}'"
                     + (f"; did you mean '{near[0]}'?" if near else "")
                 )
-        if isinstance(fields.get("inputs"), list):
-            fields["inputs"] = tuple(fields["inputs"])
+        given = fields.get("inputs")
+        if isinstance(given, (list, str)):
+            # One name alone is no list of letters.
+            fields["inputs"] = (given,) if isinstance(given, str) else tuple(given)
         for name, (_, high) in _RANGES.items():
             # YAML reads 1e-3 as a text: its numbers have a point.
             if isinstance(fields.get(name), str) and high < math.inf:
@@ -265,14 +269,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as reason:
         raise InputError(f"{path}: cannot be read: {reason.strerror or reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as reason:
+    # ValueError: bytes that are no text, dates and numbers that cannot be.
+    except (yaml.YAMLError, ValueError, RecursionError) as reason:
         cause = " ".join(str(reason).split())
         raise InputError(f"{path}: not valid YAML: {cause}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise InputError(f"{path}: must have a line 'name: value' for each option")
-    return {str(name).replace("-", "_"): value for name, value in document.items()}
+    named = {str(name).replace("-", "_"): value for name, value in document.items()}
+    # As the option of the command line is called.
+    return {"inputs" if name == "input" else name: value for name, value in named.items()}
 
 
 def _option(name: str) -> str:

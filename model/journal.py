@@ -113,7 +113,7 @@ class Journal(keras.callbacks.Callback):
         """Takes up the state in the run folder; False where there is none.
 
         Raises:
-            CorruptDataError: it is damaged.
+            CorruptDataError: it is damaged, or the network of the best epoch is not there.
         """
         path = self.run.path / STATE_NAME
         if not path.is_file():
@@ -125,6 +125,13 @@ class Journal(keras.callbacks.Callback):
             raise CorruptDataError(
                 f"{path}: is no state of this run: {reason}; begin again with --fresh"
             ) from None
+        # The best epoch cannot be had again, and that of the last only if there is another.
+        for which in ("best", "last") if self.finished else ("best",):
+            if self.progress.best_epoch and not self.run.checkpoint(which).is_file():
+                raise CorruptDataError(
+                    f"{self.run.checkpoint(which)}: is missing, though {self.progress.epoch} "
+                    "epochs are done; begin again with --fresh"
+                )
         if self.progress.step:
             # Keras sets its metrics to zero when it begins what is left of the epoch.
             self._sums = [value_of(v) for v in self.fitted.numbers.variables]

@@ -150,7 +150,8 @@ def find_builder(place: str) -> NetworkBuilder:
         found: Any = importlib.import_module(module_name)
         for part in function_name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as reason:
+    # TypeError: the name begins with a dot.
+    except (ImportError, AttributeError, ValueError, TypeError) as reason:
         raise UsageError(
             f"--build-model {place}: cannot be found: {reason}; write it as module:function, the "
             "module on PYTHONPATH"

@@ -109,18 +109,22 @@ class Preprocessing(tf.Module):
             tf.errors.InvalidArgumentError: shapes do not fit together.
         """
         length = tf.cast(tf.convert_to_tensor(length), tf.int64)
-        self._check_shapes(values, length)
+        given_mask: Any = tf.ones([tf.reduce_sum(length)], tf.bool) if mask is None else mask
+        identity: Any = tf.identity
+        # Whatever uses them waits for the checks, so that it is they who tell what is wrong.
+        with tf.control_dependencies(self._checks(values, length, given_mask)):
+            values = {name: identity(value) for name, value in values.items()}
+            length, given_mask = identity(length), identity(given_mask)
         rows = tf.size(length, tf.int64)
         row_of_step = tf.repeat(tf.range(rows), length)
         faults = _Faults(rows, row_of_step)
-        mask = tf.ones_like(row_of_step, tf.bool) if mask is None else mask
-        observed, steps, elements = mask, {}, {}
+        observed, steps, elements = given_mask, {}, {}
         for feature in self._sequences:
             name = feature.name
             given = None
             if name in self.element_masked:
                 given = values.get(observed_name(name), tf.ones_like(values[name], tf.bool))
-            steps[name], seen = self._steps(feature, values[name], mask, given, faults)
+            steps[name], seen = self._steps(feature, values[name], given_mask, given, faults)
             if name in self.element_masked:
                 elements[name], seen = seen, _any_of_step(seen)
             observed = tf.logical_and(observed, seen)
@@ -146,17 +150,25 @@ class Preprocessing(tf.Module):
             features, inside, tf.cast(slots.length, tf.int32), slots.row, slots.step, faults.codes
         )
 
-    def _check_shapes(self, values: Mapping[str, tf.Tensor], length: tf.Tensor) -> None:
-        tf.debugging.assert_non_negative(length, "length must not be negative")
+    def _checks(
+        self, values: Mapping[str, tf.Tensor], length: tf.Tensor, mask: tf.Tensor
+    ) -> list[Any]:
+        """Operations that fail where shapes do not fit together; done already, if run eagerly."""
         total = tf.reduce_sum(length)
-        for feature in self._sequences:
-            found = tf.shape(values[feature.name], tf.int64)[0]
-            message = f"{feature.name}: there must be as many steps as length adds up to"
-            tf.debugging.assert_equal(found, total, message)
+        checks = [tf.debugging.assert_non_negative(length, "length must not be negative")]
+        per_step = {feature.name: values[feature.name] for feature in self._sequences}
+        for name in self.element_masked & per_step.keys():
+            if observed_name(name) in values:
+                per_step[observed_name(name)] = values[observed_name(name)]
+        for name, value in {**per_step, "mask": mask}.items():
+            message = f"{name}: there must be as many steps as length adds up to"
+            found = tf.shape(value, tf.int64)[0]
+            checks.append(tf.debugging.assert_equal(found, total, message))
         for feature in self._contexts:
-            found = tf.shape(values[feature.name], tf.int64)[0]
             message = f"{feature.name}: there must be as many values as rows in length"
-            tf.debugging.assert_equal(found, tf.size(length, tf.int64), message)
+            found = tf.shape(values[feature.name], tf.int64)[0]
+            checks.append(tf.debugging.assert_equal(found, tf.size(length, tf.int64), message))
+        return [check for check in checks if check is not None]
 
     def _steps(
         self,

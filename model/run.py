@@ -78,11 +78,13 @@ class Run:
         """
         path = self.path / PLAN_NAME
         try:
-            changed = crc32c.crc32c(path.read_bytes()) != self.plan_crc32c
+            if not self._has_plan():
+                raise CorruptDataError(
+                    f"{path}: was changed after the run began; the same `lengthwise train` again "
+                    "puts it back"
+                )
         except OSError as reason:
             raise CorruptDataError(f"{path}: cannot be read: {reason.strerror}") from None
-        if changed:
-            raise CorruptDataError(f"{path}: was changed after the run began; train again")
         return Plan.load(path)
 
     def checkpoint(self, which: str) -> Path:
@@ -119,6 +121,9 @@ class Run:
             _replace_bytes(self.path / PLAN_NAME, plan.read_bytes())
             document = {**self._to_json(), "versions": _versions()}
             replace_text(self.path / CONFIG_NAME, to_json(document))
+        elif not (self.path / PLAN_NAME).is_file() or not self._has_plan():
+            # The dataset is the same, and so is its plan.
+            _replace_bytes(self.path / PLAN_NAME, plan.read_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:
@@ -178,6 +183,9 @@ missing); make one with `lengthwise train`
             own = self.config.build_model
             hint = f"; import the module of {own} before, which knows its layers" if own else ""
             raise CorruptDataError(f"{path}: cannot be read: {cause}{hint}") from reason
+
+    def _has_plan(self) -> bool:
+        return crc32c.crc32c((self.path / PLAN_NAME).read_bytes()) == self.plan_crc32c
 
     def _clear(self) -> None:
         for name in (CONFIG_NAME, *_FILES):

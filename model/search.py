@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import yaml
 
-from lengthwise.dataset import Manifest, UsageError
+from lengthwise.dataset import Manifest, OutputError, UsageError
 from lengthwise.model.configuration import TrainConfig
 from lengthwise.model.faults import TrainingError
 from lengthwise.model.metrics import better
@@ -28,6 +28,7 @@ DEFAULT_RANGES = ("learning_rate=0.001..0.02", "units=32,64,128", "dropout=0..0.
 
 _RANGE = re.compile(r"([a-z_]+)=(.+)\.\.(.+)")
 _CHOICE = re.compile(r"([a-z_]+)=(.+)")
+_FLAGS = {"true": True, "yes": True, "false": False, "no": False}
 # A factor makes more of a difference here than a sum.
 _LOGARITHMIC = ("learning_rate", "weight_decay", "token_budget", "batch_size", "units")
 
@@ -58,16 +59,19 @@ class SearchRange:
             >>> SearchRange.parse("units=32,64").choices, SearchRange.parse("dropout=0..0.5").high
             ((32, 64), 0.5)
         """
-        normal = text.replace("-", "_", 1) if "=" in text else text
+        name, equals, values_text = text.partition("=")
+        normal = name.replace("-", "_") + equals + values_text
         match = _RANGE.fullmatch(normal) or _CHOICE.fullmatch(normal)
-        fields = {field.name for field in dataclasses.fields(TrainConfig)}
-        if match is None or match[1] not in fields:
+        defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+        # Optuna has no values that are lists.
+        if match is None or match[1] not in defaults or match[1] == "inputs":
             raise UsageError(
                 f"--search {text}: write NAME=LOW..HIGH or NAME=A,B,C with the name of an option "
                 "of `lengthwise train`"
             )
-        values = [
-            _value(part)
+        is_flag = isinstance(defaults[match[1]], bool)
+        values: list[Any] = [
+            _FLAGS.get(part.lower(), part) if is_flag else _value(part)
             for part in (match.groups()[1:] if match.lastindex == 3 else match[2].split(","))
         ]
         if match.lastindex == 3:
@@ -128,7 +132,9 @@ def search(
         on_trial: is told number, options and result of each.
 
     Raises:
-        UsageError: Optuna is not installed, or there is no validation split.
+        UsageError: Optuna is not installed, there is no validation split, or two ranges are of one
+            option.
+        OutputError: the folder holds a search with other options or ranges, or something else.
         LengthwiseError: see `train`.
     """
     try:
@@ -136,6 +142,10 @@ def search(
         from optuna.storages.journal import JournalFileBackend, JournalStorage
     except ImportError:
         raise UsageError("lengthwise tune needs Optuna: pip install 'lengthwise[tune]'") from None
+    names = [item.name for item in ranges]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--search {name} is given more than once; name all its values in one")
     manifest = Manifest.load(dataset_path)
     if find_validation_split(manifest, config) is None:
         raise UsageError(
@@ -146,12 +156,19 @@ def search(
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     higher = better(config.monitor, 1.0, 0.0)
-    study: Any = optuna.create_study(
-        study_name=f"{manifest.fingerprint}-{config.monitor}",
-        storage=JournalStorage(JournalFileBackend(str(folder / STUDY_NAME))),
-        direction="maximize" if higher else "minimize",
-        load_if_exists=True,
-    )
+    try:
+        study: Any = optuna.create_study(
+            study_name=f"{manifest.fingerprint}-{config.monitor}",
+            storage=JournalStorage(JournalFileBackend(str(folder / STUDY_NAME))),
+            direction="maximize" if higher else "minimize",
+            load_if_exists=True,
+        )
+    # Damaged lines fail in as many ways as there are bytes in them.
+    except (ValueError, KeyError, TypeError, AttributeError) as reason:
+        raise OutputError(
+            f"{folder / STUDY_NAME}: is no record of a search: {reason}; give another --tune-dir"
+        ) from None
+    _check_same(study, folder, config, ranges)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     done = len(study.get_trials(states=finished))
     # Another start draws on, and not the same numbers again.
@@ -190,6 +207,25 @@ def search(
         len(study.get_trials(states=finished)),
         folder / BEST_NAME,
     )
+
+
+def _check_same(
+    study: Any, folder: Path, config: TrainConfig, ranges: tuple[SearchRange, ...]
+) -> None:
+    """Raises OutputError where trials were made with other options: their numbers do not compare,
+    and the best of them would be written down with options that it did not have.
+    """
+    mine = {**config.to_json(), **{f"search {item.name}": repr(item) for item in ranges}}
+    there = study.user_attrs.get("options")
+    if there is None:
+        study.set_user_attr("options", mine)
+        return
+    names = sorted(name for name in {*there, *mine} if there.get(name) != mine.get(name))
+    if names:
+        raise OutputError(
+            f"{folder}: holds a search with other options: {names[0]} differs; give another "
+            "--tune-dir, or the options of before"
+        )
 
 
 def _value(text: str) -> Any:

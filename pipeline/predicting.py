@@ -123,10 +123,10 @@ def predict(
         LengthwiseError: run or input cannot be used, or the file cannot be written.
 
     Example:
-        >>> predict("nowhere", ["rows.parquet"], "predictions.parquet")
+        >>> predict("/nowhere", ["rows.parquet"], "predictions.parquet")
         Traceback (most recent call last):
         ...
-        lengthwise.dataset.errors.ManifestError: nowhere: no run here (config.json is missing); \
+        lengthwise.dataset.errors.ManifestError: /nowhere: no run here (config.json is missing); \
 make one with `lengthwise train`
     """
     execution = execution or Execution()

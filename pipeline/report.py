@@ -83,7 +83,9 @@ def _accounts(manifest: Manifest) -> str:
     rows = []
     for split in manifest.splits:
         account = manifest.accounts[split]
-        why = [f"{n:,} × {reason}" for reason, n in {**account.dropped, **account.rejected}.items()]
+        # In the order of reasons: that of the rows depends on how the input was cut.
+        reasons = sorted([*account.dropped.items(), *account.rejected.items()])
+        why = [f"{n:,} × {reason}" for reason, n in reasons]
         rows.append(
             [
                 escape(split),

@@ -46,12 +46,21 @@ _TOUCHED_BYTES = 2 << 20
 Reference = tuple[int, int, int]
 
 
+def _damaged(folder: str) -> OutputError:
+    return OutputError(
+        f"{folder}: staged rows are damaged; delete this folder and run the same command again"
+    )
+
+
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
-    def __init__(self, path: Path) -> None:
-        with open(path, "rb") as file:
-            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def __init__(self, path: Path, staging: str) -> None:
+        try:
+            with open(path, "rb") as file:
+                self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # it is empty
+            raise _damaged(staging) from None
         self.data = pa.py_buffer(self._pages)
 
     def holds(self, data: pa.Buffer) -> bool:
@@ -73,14 +82,21 @@ class StagedUnit:
     """
 
     def __init__(self, staging: str, number: int) -> None:
-        self._file = _MappedFile(unit_rows_path(staging, number))
+        self._file = _MappedFile(unit_rows_path(staging, number), staging)
+        self._staging = staging
         self._number = number
 
     def chunks(self) -> Iterator[pa.RecordBatch]:
         """The chunks of packed rows, in order."""
-        reader = pa.ipc.open_file(self._file.data)
-        for chunk in range(reader.num_record_batches):
-            yield reader.get_batch(chunk)
+        try:
+            reader = pa.ipc.open_file(self._file.data)
+            for chunk in range(reader.num_record_batches):
+                rows = reader.get_batch(chunk)
+                # Places are addresses: what damaged offsets lead to would be read without a check.
+                rows.validate(full=True)
+                yield rows
+        except (pa.ArrowException, OSError):
+            raise _damaged(self._staging) from None
 
     def write_places(
         self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: Path
@@ -207,24 +223,25 @@ class StagedRows:
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
             self._dtype = place_dtype(pa.ipc.open_file(units[0][0].data).schema)
-        places = concat_places(
-            [
-                np.frombuffer(beside.data, self._dtype, rows, start)
-                for (_, beside), (_, start, rows) in zip(units, references, strict=True)
-            ]
-        )
+        try:
+            places = concat_places(
+                [
+                    np.frombuffer(beside.data, self._dtype, rows, start)
+                    for (_, beside), (_, start, rows) in zip(units, references, strict=True)
+                ]
+            )
+        except ValueError:
+            raise _damaged(self._staging) from None
         counts = [rows for _, _, rows in references]
         own = np.array([(rows.data.address, rows.data.size) for rows, _ in units])
         other = np.array([(beside.data.address, beside.data.size) for _, beside in units])
         own, other = np.repeat(own, counts, axis=0), np.repeat(other, counts, axis=0)
         for _, spans in spans_of(places):
             position = spans["address"]
-            end = position + np.maximum(spans["size"], 0)
-            if (position < 0).any() or (end > own[:, 1] + other[:, 1]).any():
-                raise OutputError(
-                    f"{self._staging}: staged rows are damaged; delete this folder and run the "
-                    "same command again"
-                )
+            # Not the sum of position and size, which can be past the range of integers.
+            left = own[:, 1] + other[:, 1] - position
+            if (position < 0).any() or (spans["size"] > left).any():
+                raise _damaged(self._staging)
             beside = position >= own[:, 1]
             spans["address"] += own[:, 0]
             if beside.any():
@@ -236,8 +253,8 @@ class StagedRows:
             if len(self._units) >= _MAPPED_UNITS:
                 self._units = {}
             self._units[number] = (
-                _MappedFile(unit_rows_path(self._staging, number)),
-                _MappedFile(unit_places_path(self._shards, number)),
+                _MappedFile(unit_rows_path(self._staging, number), self._staging),
+                _MappedFile(unit_places_path(self._shards, number), self._staging),
             )
         return self._units[number]
 

@@ -84,6 +84,10 @@ def write_shard(
             crc = crc32c.crc32c(data, crc)
             nbytes += len(data)
             os.fsync(file.fileno())
+            if hasattr(os, "posix_fadvise"):
+                # It is on disk. Let the next shard use its pages: fresh ones are dear on virtual
+                # machines, and a large build would push its own staged rows out of memory.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -57,6 +57,12 @@ def test_a_file_gives_options_and_the_command_line_takes_their_place(tmp_path):
     )
 
 
+@pytest.mark.parametrize("text", ["input: frames", "inputs: frames", "input: [frames]"])
+def test_one_input_of_a_file_is_a_name(tmp_path, text):
+    (tmp_path / "options.yaml").write_text(text)
+    assert TrainConfig.from_yaml(tmp_path / "options.yaml").inputs == ("frames",)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
@@ -65,6 +71,8 @@ def test_a_file_gives_options_and_the_command_line_takes_their_place(tmp_path):
         ("units: [", InputError, "not valid YAML"),
         ("- units", InputError, "must have a line 'name: value' for each option"),
         ("x: !!python/object/apply:os.system ['true']", InputError, "not valid YAML"),
+        ("label: 2020-13-45", InputError, "not valid YAML: month must be in 1..12"),
+        ("inputs: {a: 1}", UsageError, "--input is {'a': 1}; it must be a list of features"),
         (None, InputError, "cannot be read: No such file"),
     ],
 )

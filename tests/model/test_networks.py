@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from lengthwise.dataset import Feature
+from lengthwise.dataset import Feature, UsageError
 from lengthwise.model import NetworkInput, NetworkOutput, TrainConfig, build_network
+from lengthwise.model.networks import find_builder
 
 INPUTS = [
     NetworkInput(Feature("age", "float32", (2,), sequence=False)),
@@ -133,3 +134,9 @@ def test_features_may_have_any_name(name, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded: Any = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(loaded(features), expected)
+
+
+@pytest.mark.parametrize("place", [".near:build", "nowhere:build", ":build", "lengthwise.model:no"])
+def test_a_network_that_cannot_be_found_is_told_in_a_line(place):
+    with pytest.raises(UsageError, match=r"cannot be found: .*; write it as module:function"):
+        find_builder(place)

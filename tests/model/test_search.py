@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lengthwise.dataset import UsageError
+from lengthwise.dataset import OutputError, UsageError
 from lengthwise.model import Run, TrainConfig
 from lengthwise.model.search import SearchRange, search
 
@@ -45,8 +45,41 @@ def test_a_search_keeps_the_best_and_goes_on_where_it_was(dataset, tmp_path, mon
         assert len(list(csv.DictReader(file))) == 2
 
 
+def test_a_search_goes_on_with_its_own_options_only(dataset, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("LENGTHWISE_KERNEL", "hybrid")
+    ranges = (SearchRange.parse("units=2,3"),)
+    search(dataset, tmp_path / "s", CONFIG, ranges=ranges, trials=1)
+    before = (tmp_path / "s" / "best.yaml").read_text()
+    for config, text, name in (
+        (CONFIG, "units=2,3,4", "search units"),
+        (CONFIG, "dropout=0..0.5", "search dropout"),
+        (dataclasses.replace(CONFIG, batch_size=8), "units=2,3", "batch_size"),
+    ):
+        with pytest.raises(OutputError, match=f"{name} differs; give another --tune-dir"):
+            search(dataset, tmp_path / "s", config, ranges=(SearchRange.parse(text),), trials=2)
+    assert (tmp_path / "s" / "best.yaml").read_text() == before
+
+
+def test_a_damaged_search_and_an_option_twice_are_refused(dataset, tmp_path):
+    pytest.importorskip("optuna")
+    with pytest.raises(UsageError, match="--search pooling is given more than once"):
+        search(dataset, tmp_path / "s", CONFIG, ranges=(*RANGES, RANGES[1]), trials=1)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "study.log").write_text("garbage\nmore\n")
+    with pytest.raises(OutputError, match=r"study\.log: is no record of a search"):
+        search(dataset, tmp_path / "s", CONFIG, ranges=RANGES, trials=1)
+
+
+def test_ranges_take_exponents_dashes_and_flags():
+    assert SearchRange.parse("learning_rate=1e-4..1e-2").low == 1e-4
+    assert SearchRange.parse("weight-decay=1e-5..1e-3").high == 1e-3
+    assert SearchRange.parse("layer-norm=true,no").choices == (True, False)
+
+
 @pytest.mark.parametrize(
-    "text", ["units", "size=1..2", "units=5..2", "dropout=a..b", "learning_rate=0.1..0.1"]
+    "text",
+    ["units", "inputs=a,b", "size=1..2", "units=5..2", "dropout=a..b", "learning_rate=0.1..0.1"],
 )
 def test_a_range_that_cannot_be_is_refused(text):
     with pytest.raises(UsageError, match="--search"):

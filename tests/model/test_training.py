@@ -325,6 +325,26 @@ def test_a_damaged_state_is_named(dataset, run_dir, tmp_path):
         train(dataset, folder, CONFIG)
 
 
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_a_lost_network_of_a_finished_run_is_named(dataset, run_dir, tmp_path, which):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    (folder / f"{which}.keras").unlink()
+    message = rf"{which}\.keras: is missing, though 4 epochs are done; begin again with --fresh"
+    with pytest.raises(CorruptDataError, match=message):
+        train(dataset, folder, CONFIG)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_lost_plan_is_put_back(dataset, run_dir, tmp_path, content):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    (folder / "plan.json").unlink()
+    if content is not None:
+        (folder / "plan.json").write_bytes(content)
+    train(dataset, folder, CONFIG)
+    assert (folder / "plan.json").read_bytes() == (dataset / "plan.json").read_bytes()
+    assert Run.load(folder).plan.max_lengths
+
+
 def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("a")
     with pytest.raises(OutputError, match=r"holds 'thesis.tex' and is no run folder"):

@@ -374,3 +374,18 @@ def test_both_exchanges_give_the_same_bytes(two_files, tmp_path, workers):
         execution = Execution(workers=workers, exchange=exchange)
         build(two_files, tmp_path / exchange, names=names, options=options, execution=execution)
     assert folder_digest(tmp_path / "spill") == folder_digest(tmp_path / "engine")
+
+
+def test_the_report_does_not_tell_how_the_input_was_read(tmp_path):
+    # An empty row before one whose sequence is null, and the other way round in the next batch.
+    sequences = [[1], [], [2], None]
+    for first, name in ((sequences, "a"), (sequences[::-1], "b")):
+        path = tmp_path / name / "in.parquet"
+        path.parent.mkdir()
+        pq.write_table(pa.table({"tokens": pa.array(first, pa.list_(pa.int32()))}), path)
+        build([path], tmp_path / name / "out", batch_rows=1)
+    reports = [(tmp_path / name / "out" / "report.html").read_text() for name in "ab"]
+    assert [text.index("null sequence") > text.index("empty sequence") for text in reports] == [
+        True,
+        True,
+    ]
