@@ -126,7 +126,7 @@ def _batches(
     per_step: bool,
     shuffle: bool,
 ) -> Any:
-    features, labels = rows
+    features, _ = rows
     names = list(features)
 
     def with_mask(row: dict[str, Any], label: Any) -> Any:
@@ -138,7 +138,7 @@ def _batches(
 
     data: Any = tf.data.Dataset.from_tensor_slices(rows)
     if shuffle:
-        data = data.shuffle(len(labels), seed=0)
+        data = data.shuffle(int(data.cardinality()), seed=0)
     ends = list(manifest.max_lengths)
     return (
         data.map(with_mask)
