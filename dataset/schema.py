@@ -91,6 +91,38 @@ class Feature:
         """Number of values in one step (sequence) or in the whole feature."""
         return math.prod(self.shape)
 
+    def to_json(self) -> dict[str, Any]:
+        """The feature as it stands in a document."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "sequence": self.sequence,
+            "label": self.label,
+            "encoding": self.encoding,
+            "element_mask": self.element_mask,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Feature:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            LengthwiseError: the error of `fields` where it is malformed or cannot be stored.
+        """
+        try:
+            return cls(
+                name=fields.text("name"),
+                dtype=fields.text("dtype"),
+                shape=tuple(fields.integers("shape", low=1, high=MAX_STEP_VALUES)),
+                sequence=fields.take("sequence", bool),
+                label=fields.take("label", bool),
+                encoding=fields.text("encoding"),
+                element_mask=fields.flag("element_mask"),
+            )
+        except SchemaError as reason:
+            raise fields.fail(str(reason)) from None
+
     def describe(self) -> str:
         """For people: `frames: float32 (steps, 12)`."""
         axes = (["steps"] if self.sequence else []) + [str(size) for size in self.shape]
@@ -243,18 +275,7 @@ class Schema:
         return cls(tuple(features))
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": feature.name,
-                "dtype": feature.dtype,
-                "shape": list(feature.shape),
-                "sequence": feature.sequence,
-                "label": feature.label,
-                "encoding": feature.encoding,
-                "element_mask": feature.element_mask,
-            }
-            for feature in self.features
-        ]
+        return [feature.to_json() for feature in self.features]
 
     @classmethod
     def from_json(cls, items: Iterable[Fields]) -> Schema:
@@ -264,23 +285,7 @@ class Schema:
             LengthwiseError: the error of `items` where one is malformed or cannot be stored,
                 SchemaError where they cannot be the features of one dataset.
         """
-        features = []
-        for fields in items:
-            try:
-                features.append(
-                    Feature(
-                        name=fields.text("name"),
-                        dtype=fields.text("dtype"),
-                        shape=tuple(fields.integers("shape", low=1, high=MAX_STEP_VALUES)),
-                        sequence=fields.take("sequence", bool),
-                        label=fields.take("label", bool),
-                        encoding=fields.text("encoding"),
-                        element_mask=fields.flag("element_mask"),
-                    )
-                )
-            except SchemaError as reason:
-                raise fields.fail(str(reason)) from None
-        return cls(tuple(features))
+        return cls(tuple(map(Feature.from_json, items)))
 
 
 def _require(condition: bool, message: str) -> None:

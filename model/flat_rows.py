@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset import Feature, InputError, SchemaError
+from lengthwise.dataset.nested import leaf_values
 from lengthwise.dataset.schema import NUMBERS, feature_from_arrow
 from lengthwise.model.preprocessing import NULL_CONTEXT, NULL_SEQUENCE, UNEQUAL_LENGTHS
 
@@ -131,7 +132,7 @@ def flat_rows(
             offsets = column.offsets.to_numpy().astype(np.int64)
             lengths = np.diff(offsets)
             column = column.values.slice(offsets[0], offsets[-1] - offsets[0])
-        leaf, missing = _leaf(column, feature.size)
+        leaf, missing = leaf_values(column, feature.size)
         values = _numbers(leaf, feature, words).reshape(len(column), *feature.shape)
         if not feature.sequence:
             contexts[feature.name] = values
@@ -219,7 +220,7 @@ def _null_faults(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> np.ndarray
     for feature in inputs:
         column = batch.column(feature.name)
         if not feature.sequence:
-            _, null = _leaf(column, feature.size)
+            _, null = leaf_values(column, feature.size)
             if null is not None:
                 faults[null.any(axis=1)] = NULL_CONTEXT
             continue
@@ -231,23 +232,6 @@ def _null_faults(batch: pa.RecordBatch, inputs: Sequence[Feature]) -> np.ndarray
         else:
             faults[(own != lengths) & (faults == 0)] = UNEQUAL_LENGTHS
     return faults
-
-
-def _leaf(items: Any, size: int) -> tuple[Any, np.ndarray | None]:
-    """The innermost values of (n,) nested fixed-size lists, nulls in place, and which are null.
-
-    Those are (n, size) bool, True where a value or a list around it is; None where nothing is.
-    """
-    n, missing = len(items), None
-    while True:
-        if items.null_count:
-            null = items.is_null().to_numpy(zero_copy_only=False)
-            null = np.repeat(null, n * size // len(null)).reshape(n, size)
-            missing = null if missing is None else missing | null
-        if not pa.types.is_fixed_size_list(items.type):
-            return items, missing
-        inner = items.type.list_size
-        items = items.values.slice(items.offset * inner, len(items) * inner)
 
 
 def _numbers(leaf: Any, feature: Feature, words: dict[str, np.ndarray]) -> np.ndarray:

@@ -100,8 +100,8 @@ class Task:
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "label": _feature_json(self.label),
-            "inputs": [_feature_json(feature) for feature in self.inputs],
+            "label": self.label.to_json(),
+            "inputs": [feature.to_json() for feature in self.inputs],
             "num_ids": dict(sorted(self.num_ids.items())),
             "classes": list(self.classes),
             "names": list(self.names),
@@ -119,8 +119,8 @@ class Task:
         """
         task = cls(
             kind=fields.text("kind"),
-            label=_feature(fields.nested("label")),
-            inputs=tuple(_feature(item) for item in fields.objects("inputs")),
+            label=Feature.from_json(fields.nested("label")),
+            inputs=tuple(Feature.from_json(item) for item in fields.objects("inputs")),
             num_ids=fields.counts("num_ids"),
             classes=tuple(fields.integers("classes", low=-MAX_INT64 - 1)),
             names=tuple(fields.texts("names")),
@@ -303,30 +303,3 @@ def _num_ids(manifest: Manifest, plan: Plan, feature: Feature) -> int:
             "features with --input"
         )
     return high + 1
-
-
-def _feature_json(feature: Feature) -> dict[str, Any]:
-    return {
-        "name": feature.name,
-        "dtype": feature.dtype,
-        "shape": list(feature.shape),
-        "sequence": feature.sequence,
-        "label": feature.label,
-        "encoding": feature.encoding,
-        "element_mask": feature.element_mask,
-    }
-
-
-def _feature(fields: Fields) -> Feature:
-    try:
-        return Feature(
-            name=fields.text("name"),
-            dtype=fields.text("dtype"),
-            shape=tuple(fields.integers("shape", low=1)),
-            sequence=fields.take("sequence", bool),
-            label=fields.take("label", bool),
-            encoding=fields.text("encoding"),
-            element_mask=fields.flag("element_mask"),
-        )
-    except SchemaError as reason:
-        raise fields.fail(str(reason)) from None

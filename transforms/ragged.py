@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
+from lengthwise.dataset.nested import leaf_values
 from lengthwise.dataset.schema import NUMBERS, Feature, Schema, feature_from_arrow
 from lengthwise.dataset.spans import span_index
 from lengthwise.transforms.row_keys import piece_keys
@@ -272,7 +273,7 @@ def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:
         unequal |= own != lengths
     faults[unequal] = UNEQUAL_LENGTHS
     for feature in schema.contexts:
-        _, missing = _leaf(batch.column(feature.name), feature.size)
+        _, missing = leaf_values(batch.column(feature.name), feature.size)
         if missing is not None:
             faults[missing.any(axis=1)] = NULL_CONTEXT
     return faults
@@ -286,25 +287,6 @@ def _check_column(columns: pa.Schema, feature: Feature) -> None:
     found = feature_from_arrow(pa.field(feature.name, type_), label=feature.label, place="input")
     if found != replace(feature, element_mask=False):
         raise SchemaError(f"column '{feature.name}' is {type_}, the plan says {feature.describe()}")
-
-
-def _leaf(items: pa.Array, size: int) -> tuple[pa.Array, np.ndarray | None]:
-    """The innermost values of (n,) nested fixed-size lists, and which of them are missing.
-
-    Returns:
-        (n * size,) values, nulls kept in place; (n, size) bool, True where a value, a list that it
-        is in or the item is null, None where nothing is.
-    """
-    n, missing = len(items), None
-    while True:
-        if items.null_count:
-            null = items.is_null().to_numpy(zero_copy_only=False)
-            null = np.repeat(null, n * size // len(null)).reshape(n, size)
-            missing = null if missing is None else missing | null
-        if not pa.types.is_fixed_size_list(items.type):
-            return items, missing
-        inner = items.type.list_size
-        items = items.values.slice(items.offset * inner, len(items) * inner)
 
 
 def _values_of(
@@ -367,7 +349,7 @@ def _numbers(
     What was observed is None for all, (n,) bool steps, or (n, *shape) with an element mask.
     """
     n = len(steps)
-    leaf, missing = _leaf(steps, feature.size)
+    leaf, missing = leaf_values(steps, feature.size)
     if leaf.null_count:
         leaf = leaf.fill_null(False if pa.types.is_boolean(leaf.type) else 0)
     source = leaf.to_numpy(zero_copy_only=False)
