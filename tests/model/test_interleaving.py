@@ -26,9 +26,9 @@ def orders(counts, shuffled, begins, block_steps):
         yield whole, Interleaving(counts, seed, first=first)
 
 
-@settings(max_examples=150)
-@given(counts, st.booleans(), st.booleans(), st.integers(1, 9), st.data())
-def test_blocks_make_up_one_order(counts, shuffled, begins, block_steps, data):
+@settings(max_examples=60)
+@given(counts, st.booleans(), st.booleans(), st.integers(1, 9), st.randoms())
+def test_blocks_make_up_one_order(counts, shuffled, begins, block_steps, random):
     for whole, blocks in orders(counts, shuffled, begins, block_steps):
         steps = list(whole)
         found = [blocks.block(number) for number in range(blocks.num_blocks)]
@@ -37,21 +37,21 @@ def test_blocks_make_up_one_order(counts, shuffled, begins, block_steps, data):
             for block in found
             for step in zip(block.sources.tolist(), block.numbers.tolist(), strict=True)
         ] == steps
-        for block in found:
-            before = np.bincount([s for s, _ in steps[: block.start]], minlength=len(counts))
-            assert block.before.tolist() == before.tolist()
+
+        def before(step, steps=steps):
+            return np.bincount([s for s, _ in steps[:step]], minlength=len(counts)).tolist()
+
+        assert [block.before.tolist() for block in found] == [before(b.start) for b in found]
         # Any step by itself, in any sequence.
-        for step in data.draw(st.permutations(range(len(steps)))):
-            assert blocks[step] == steps[step]
-            before = np.bincount([s for s, _ in steps[:step]], minlength=len(counts))
-            assert blocks.before(step).tolist() == before.tolist()
-        assert blocks.before(len(steps)).tolist() == counts
-        some = data.draw(st.permutations(range(len(steps))))[:7]
+        some = random.sample(range(len(steps)), min(len(steps), 12))
+        assert [blocks[step] for step in some] == [steps[step] for step in some]
+        for step in (*some[:4], len(steps)):
+            assert blocks.before(step).tolist() == before(step)
         sources, numbers = np.array([steps[step] for step in some]).T
         assert [some[i] for i in blocks.argsort(sources, numbers)] == sorted(some)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(counts, st.booleans(), st.booleans())
 def test_each_item_comes_once_and_those_of_a_source_in_their_order(counts, shuffled, begins):
     for whole, _ in orders(counts, shuffled, begins, 5):
