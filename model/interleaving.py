@@ -81,6 +81,8 @@ class Interleaving:
         """The source of a step, and which of its items."""
         block = self._last
         if not block.start <= step < block.start + len(block.sources):
+            if not 0 <= step < self._steps:
+                raise IndexError(f"step {step} of {self._steps}")
             block = self._last = self.block(self.block_of(step))
         index = step - block.start
         return int(block.sources[index]), int(block.numbers[index])
@@ -96,9 +98,9 @@ class Interleaving:
         return Block(int(before.sum()), before, sources[order], numbers[order])
 
     def block_of(self, step: int) -> int:
-        """The number of the block that holds a step."""
-        if not 0 <= step < self._steps:
-            raise IndexError(f"step {step} of {self._steps}")
+        """The number of the block that holds a step; of the end the one after the last."""
+        if step == self._steps:
+            return self.num_blocks
         everything = np.arange(len(self._counts))
         # To within one item of each source; the rest is counted.
         number = step * self.num_blocks // self._steps

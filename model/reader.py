@@ -158,25 +158,19 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
         ]
 
     read, order = _traced(read_chunk, 3), _traced(read_order, 2)
-    # Of the first epoch there may be less left than of the others.
-    first, _ = streams.epoch_range
-    left, whole = (
-        tf.constant([*streams.blocks(epoch), *streams.num_chunks(epoch)[used]], tf.int64)
-        for epoch in (first, first + 1)
-    )
 
     @tf.autograph.experimental.do_not_convert
-    def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        zero = tf.constant(0, tf.int64)
-        start, stop, *chunks = tf.unstack(tf.where(epoch == first, left, whole))
+    def read_epoch(epoch: Any, number: int) -> tf.data.Dataset:
+        # Of all epochs but the first as much is left as of the one with this number.
         parts = []
-        for stream, count in zip(used, chunks, strict=True):
-            cut = stream != streams.rest
+        for stream, chunks in zip(used, streams.num_chunks(number)[used], strict=True):
             others = [epoch, np.int64(stream)]
-            parts.append(_calls(read, zero, count, others, batch_spec, cut=cut))
+            cut = stream != streams.rest
+            parts.append(_calls(read, range(chunks), others, batch_spec, cut=cut))
         if len(parts) == 1:
             return parts[0]
-        choices = _calls(order, start, stop, [epoch], tf.TensorSpec((), tf.int64), cut=True)
+        blocks = range(*streams.blocks(number))
+        choices = _calls(order, blocks, [epoch], tf.TensorSpec((), tf.int64), cut=True)
         return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=False)
 
     @tf.autograph.experimental.do_not_convert
@@ -190,7 +184,12 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     # Replicas share the work by `replica`; sharding the steps once more would lose rows.
     settings.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     steps_left = len(epochs) - epochs.options.start_step
-    batches = tf.data.Dataset.range(*streams.epoch_range).flat_map(read_epoch)
+    first, end = streams.epoch_range
+    batches = read_epoch(np.int64(first), first)
+    if end - first > 1:
+        # Its function takes time to trace.
+        others = tf.data.Dataset.range(first + 1, end)
+        batches = batches.concatenate(others.flat_map(lambda epoch: read_epoch(epoch, first + 1)))
     return (
         (batches.map(without_padding) if ragged else batches)
         .apply(tf.data.experimental.assert_cardinality(steps_left))
@@ -205,22 +204,22 @@ def _traced(function: Callable[..., Any], scalars: int) -> Any:
 
 
 def _calls(
-    function: Any, start: tf.Tensor, stop: tf.Tensor, others: list[Any], spec: Any, *, cut: bool
+    function: Any, numbers: range, others: list[Any], spec: Any, *, cut: bool
 ) -> tf.data.Dataset:
     """What a traced function gives for each number of a range, cut into elements if asked for."""
     # As `range`, `map` and `unbatch` do it, but with one trace for all streams and without the
     # function that `unbatch` maps first; tracing is most of what comes before the first batch.
     specs = tf.nest.flatten(spec)
     output_types = [spec.dtype for spec in specs]
-    numbers = tf.raw_ops.RangeDataset(
-        start=start,
-        stop=stop,
-        step=tf.constant(1, tf.int64),
+    elements = tf.raw_ops.RangeDataset(
+        start=np.int64(numbers.start),
+        stop=np.int64(numbers.stop),
+        step=np.int64(1),
         output_types=[tf.int64],
         output_shapes=[()],
     )
     elements = tf.raw_ops.MapDataset(
-        input_dataset=numbers,
+        input_dataset=elements,
         other_arguments=others,
         f=function,
         output_types=output_types,

@@ -39,10 +39,10 @@ class BatchStreams:
         # The number of the last stream, whose batches differ in shape.
         self.rest = len(epochs.buckets)
         self.chunk_batches.append(1)
-        self._first_epoch, self._first_step = divmod(
-            epochs.options.start_step, max(1, epochs.steps_per_epoch)
-        )
-        self._first_epoch += epochs.options.epoch
+        options, steps = epochs.options, epochs.steps_per_epoch
+        epochs_done = min(options.start_step // max(1, steps), options.epochs - 1)
+        self._first_epoch = options.epoch + epochs_done
+        self._first_step = options.start_step - epochs_done * steps
         schedule = epochs.schedule(self._first_epoch)
         # Batches of each stream in an epoch, and those that were read before the first step.
         self._batches = _by_stream(schedule, len(schedule))
@@ -50,9 +50,8 @@ class BatchStreams:
 
     @property
     def epoch_range(self) -> tuple[int, int]:
-        """The first epoch with steps left, and the one after the last."""
-        end = self.epochs.options.epoch + self.epochs.options.epochs
-        return (self._first_epoch if self.epochs.steps_per_epoch else end), end
+        """The first epoch that has steps left, if any has, and the one after the last."""
+        return self._first_epoch, self.epochs.options.epoch + self.epochs.options.epochs
 
     @property
     def used(self) -> list[int]:
@@ -67,7 +66,7 @@ class BatchStreams:
     def blocks(self, epoch: int) -> tuple[int, int]:
         """The first block of the order of an epoch, and the one after the last."""
         order = self.epochs.schedule(self._first_epoch).order
-        begun = epoch == self._first_epoch and self._first_step
+        begun = epoch == self._first_epoch
         return (order.block_of(self._first_step) if begun else 0), order.num_blocks
 
     def order(self, epoch: int, block: int) -> np.ndarray:
