@@ -41,6 +41,7 @@ from lengthwise.transforms.ragged import (
     RaggedRows,
     ragged_rows,
 )
+from lengthwise.transforms.uncached_file import UncachedFile
 from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Of the text of a rejected row.
@@ -126,13 +127,14 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
 
 
 @contextmanager
-def _rows_file(path: Path) -> Iterator[pa.OSFile]:
+def _rows_file(path: Path) -> Iterator[pa.NativeFile]:
     """A file that has its name only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
-        with pa.OSFile(str(temporary), "wb") as file:
-            yield file
+        with UncachedFile(temporary) as file:
+            yield pa.PythonFile(file, "w")
+            file.finish()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ the file of places itself: ids of strings, which the rows only have codes for.
 from __future__ import annotations
 
 import mmap
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,9 +56,12 @@ def _damaged(folder: str) -> OutputError:
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
-    def __init__(self, path: Path, staging: str) -> None:
+    def __init__(self, path: Path, staging: str, *, all_ahead: bool = False) -> None:
         try:
             with open(path, "rb") as file:
+                if all_ahead and hasattr(os, "posix_fadvise"):
+                    # One long read; what is touched later, in pieces, is in memory then.
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
                 self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # it is empty
             raise _damaged(staging) from None
@@ -82,7 +86,7 @@ class StagedUnit:
     """
 
     def __init__(self, staging: str, number: int) -> None:
-        self._file = _MappedFile(unit_rows_path(staging, number), staging)
+        self._file = _MappedFile(unit_rows_path(staging, number), staging, all_ahead=True)
         self._staging = staging
         self._number = number
 
@@ -209,12 +213,15 @@ class StagedRows:
 
     def _parts(self, references: Sequence[Reference]) -> Iterator[np.ndarray]:
         """Places of about `_TOUCHED_BYTES` of rows at a time."""
-        places, _files = self._located(references)
+        places, units = self._located(references)
+        ends = np.cumsum([rows for _, _, rows in references])
         rows = max(1, len(places) * _TOUCHED_BYTES // max(1, bytes_of(places)))
         for first in range(0, len(places), rows):
-            part = places[first : first + rows]
-            yield part
-            self._let_go()
+            yield places[first : first + rows]
+            touched = np.searchsorted(ends, [first, min(first + rows, len(places)) - 1], "right")
+            for files in units[touched[0] : touched[1] + 1]:
+                for file in files:
+                    file.let_go()
 
     def _located(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
         """Places with addresses, and the mapped files that these lie in."""

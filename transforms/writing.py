@@ -18,6 +18,7 @@ from lengthwise.dataset.compression import NONE, Compressor
 from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.manifest import shard_name
 from lengthwise.dataset.options import COMPRESSIONS, one_of
+from lengthwise.transforms.uncached_file import UncachedFile
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -70,24 +71,20 @@ def write_shard(
     records = nbytes = crc = 0
     compressor = Compressor(compression)
     try:
-        with open(temporary, "wb", buffering=0) as file:
+        with UncachedFile(temporary) as file:
             for block in blocks:
                 if len(block) == 0:
                     continue
                 data = compressor.add(block.data.cast("B"))
-                _write_all(file.fileno(), data)
+                file.write(data)
                 crc = crc32c.crc32c(data, crc)
                 records += len(block)
                 nbytes += len(data)
             data = compressor.finish()
-            _write_all(file.fileno(), data)
+            file.write(data)
             crc = crc32c.crc32c(data, crc)
             nbytes += len(data)
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
-                # It is on disk. Let the next shard use its pages: fresh ones are dear on virtual
-                # machines, and a large build would push its own staged rows out of memory.
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.sync()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -211,9 +208,3 @@ def _write_group(
 
 def _in_order_of_content(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield from sorted((np.ascontiguousarray(block) for block in blocks), key=lambda b: b.tobytes())
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = 0
-    while written < len(data):
-        written += os.write(descriptor, data[written:])
