@@ -13,6 +13,7 @@ the file of places itself: ids of strings, which the rows only have codes for.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import uuid
@@ -26,7 +27,6 @@ import pyarrow as pa
 from lengthwise.dataset.errors import OutputError
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
-    bytes_of,
     concat_places,
     gather_rows,
     place_dtype,
@@ -38,9 +38,11 @@ from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Units that are mapped at once: each takes two file descriptors.
 _MAPPED_UNITS = 128
-# Bytes of rows that are copied before their pages are let go of: for one page that is touched the
-# kernel maps many around it, and all of them count as memory of the process.
-_TOUCHED_BYTES = 2 << 20
+# For one page that is touched the kernel maps those around it, and all count as memory of the
+# process: a window. Where a shard takes few of the rows, each row has one of its own.
+_WINDOW_BITS = 16
+# Windows that are touched before their pages are let go of.
+_TOUCHED_WINDOWS = 256
 
 
 # Number of a unit, first place in its file of places, number of places.
@@ -171,6 +173,17 @@ def by_shard(
     return take_places(concat_places(places), kept[order]), runs
 
 
+def _windows(places: np.ndarray) -> np.ndarray:
+    """(n,) how many windows the rows up to each one touch, in the order of the places."""
+    entered = np.zeros(len(places), np.int64)
+    for _, spans in spans_of(places):
+        window = spans["address"] >> _WINDOW_BITS
+        entered[0] += 1
+        entered[1:] += window[1:] != window[:-1]
+        entered += np.maximum(spans["size"], 0) >> _WINDOW_BITS
+    return np.cumsum(entered)
+
+
 class StagedRows:
     """The staged rows of all units; units stay mapped until there are too many of them.
 
@@ -200,9 +213,9 @@ class StagedRows:
         """
         if len(references) <= _MAPPED_UNITS:
             places, files = self._located(references)
-            nbytes = bytes_of(places)
-            if nbytes <= _TOUCHED_BYTES:
-                self._touched += nbytes
+            touched = int(_windows(places)[-1])
+            if touched <= _TOUCHED_WINDOWS:
+                self._touched += touched
                 return places, files
         copies = [
             gather_rows(part)
@@ -212,20 +225,21 @@ class StagedRows:
         return concat_places([places_of(rows) for rows in copies]), copies
 
     def _parts(self, references: Sequence[Reference]) -> Iterator[np.ndarray]:
-        """Places of about `_TOUCHED_BYTES` of rows at a time."""
+        """Places of rows that together touch about `_TOUCHED_WINDOWS`."""
         places, units = self._located(references)
         ends = np.cumsum([rows for _, _, rows in references])
-        rows = max(1, len(places) * _TOUCHED_BYTES // max(1, bytes_of(places)))
-        for first in range(0, len(places), rows):
-            yield places[first : first + rows]
-            touched = np.searchsorted(ends, [first, min(first + rows, len(places)) - 1], "right")
+        part = _windows(places) // _TOUCHED_WINDOWS
+        firsts = [0, *(np.flatnonzero(part[1:] != part[:-1]) + 1).tolist(), len(places)]
+        for first, last in itertools.pairwise(firsts):
+            yield places[first:last]
+            touched = np.searchsorted(ends, [first, last - 1], "right")
             for files in units[touched[0] : touched[1] + 1]:
                 for file in files:
                     file.let_go()
 
     def _located(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
         """Places with addresses, and the mapped files that these lie in."""
-        if self._touched > _TOUCHED_BYTES:
+        if self._touched > _TOUCHED_WINDOWS:
             self._let_go()
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
@@ -239,6 +253,8 @@ class StagedRows:
             )
         except ValueError:
             raise _damaged(self._staging) from None
+        for _, beside in units:
+            beside.let_go()
         counts = [rows for _, _, rows in references]
         own = np.array([(rows.data.address, rows.data.size) for rows, _ in units])
         other = np.array([(beside.data.address, beside.data.size) for _, beside in units])
