@@ -101,7 +101,7 @@ def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
 
 def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any]]:
     """The rows of a unit that each shard takes: where they are, or (`engine`) the rows."""
-    report = UnitReport.from_json(read_reports([unit_report_path(job.staging, number)])[0])
+    report = UnitReport.from_json(next(read_reports([unit_report_path(job.staging, number)])))
     if not report.chunks:
         return
     unit = StagedUnit(job.staging, number)

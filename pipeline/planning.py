@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
@@ -14,7 +14,7 @@ from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
-from lengthwise.dataset.storage import RemotePath, absolute_path, remove_folder
+from lengthwise.dataset.storage import RemotePath, absolute_path, files_below, remove_folder
 from lengthwise.pipeline.accounts import (
     Rejected,
     Tally,
@@ -172,28 +172,30 @@ def merged_findings(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    reports = unit_reports(job.staging, units)
-    for report in reports:
+    tallies: dict[str, Tally] = {}
+    histograms: dict[str, Mapping[int, int]] = {}
+    summaries = {name: Summary() for name in job.schema.names}
+    channels: dict[str, list[Summary]] = {}
+    rejected: list[Rejected] = []
+    for number, report in enumerate(unit_reports(job.staging, units)):
         if report.error is not None:
             raise InputError(report.error)
-    tallies = merge_tallies(report.tallies for report in reports)
-    rejected = [
-        Rejected(*place_of(number, row), reason, raw)
-        for number, report in enumerate(reports)
-        for row, reason, raw in sorted(report.rejected)
-    ]
+        tallies = merge_tallies([tallies, report.tallies])
+        for split, histogram in report.histograms.items():
+            histograms[split] = merge_histograms([histograms.get(split, {}), histogram])
+        for name, summary in report.summaries.items():
+            summaries[name] = summaries[name].merged(summary)
+        for name, found in report.channels.items():
+            previous = channels.get(name, [Summary()] * len(found))
+            channels[name] = [a.merged(b) for a, b in zip(previous, found, strict=True)]
+        rejected += [
+            Rejected(*place_of(number, row), reason, raw)
+            for row, reason, raw in sorted(report.rejected)
+        ]
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:
         raise InputError(fault_message(reasons, rejected))
-    summaries = {name: Summary() for name in job.schema.names}
-    for report in reports:
-        for name, summary in report.summaries.items():
-            summaries[name] = summaries[name].merged(summary)
-    histograms = {
-        split: merge_histograms(report.histograms.get(split, {}) for report in reports)
-        for split in sorted(tallies)
-    }
     vocabularies, class_counts = vocabularies_of(
         job,
         units,
@@ -201,15 +203,10 @@ def merged_findings(
         size=job.options.vocab_size,
         min_count=job.options.min_count,
     )
-    channels: dict[str, list[Summary]] = {}
-    for report in reports:
-        for name, summaries_ in report.channels.items():
-            previous = channels.get(name, [Summary()] * len(summaries_))
-            channels[name] = [a.merged(b) for a, b in zip(previous, summaries_, strict=True)]
     return Findings(
         units,
         tallies,
-        histograms,
+        {split: histograms.get(split, {}) for split in sorted(tallies)},
         summaries,
         vocabularies,
         class_counts,
@@ -218,20 +215,21 @@ def merged_findings(
     )
 
 
-def unit_reports(staging: str, units: int) -> list[UnitReport]:
-    """The reports of all units, in order.
+def unit_reports(staging: str, units: int) -> Iterator[UnitReport]:
+    """The reports of all units, in order, one at a time.
 
     Raises:
         OutputError: one is not there.
     """
+    there = files_below(unit_report_path(staging, 0).parent)
     paths = [unit_report_path(staging, number) for number in range(units)]
-    reports = [UnitReport.from_json(document) for document in read_reports(paths)]
-    if len(reports) < units:
+    vanished = sum(path.name not in there for path in paths)
+    if vanished:
         raise OutputError(
-            f"{staging}: {units - len(reports)} of {units} units vanished while the build ran; "
-            "run the same command again"
+            f"{staging}: {vanished} of {units} units vanished while the build ran; run the same "
+            "command again"
         )
-    return reports
+    yield from map(UnitReport.from_json, read_reports(paths))
 
 
 def plan_of(

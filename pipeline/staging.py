@@ -29,7 +29,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import quote
@@ -216,9 +216,9 @@ def write_report(path: StoragePath, report: Mapping[str, Any]) -> None:
         unfinished.write_text(json.dumps(report), encoding="utf-8")
 
 
-def read_reports(paths: Iterable[StoragePath]) -> list[dict[str, Any]]:
-    """Reads the reports that are there, in the order given."""
-    return [json.loads(report) for report in read_files(paths) if report is not None]
+def read_reports(paths: Iterable[StoragePath]) -> Iterator[dict[str, Any]]:
+    """Reads the reports that are there, in the order given, one at a time."""
+    return (json.loads(report) for report in read_files(paths) if report is not None)
 
 
 def _locked(folder: Path) -> IO[str]:
