@@ -188,14 +188,14 @@ def _staged(units: int, job: Any) -> dict[str, float]:
 def _reads(job: Any, pieces: Mapping[Any, list[Any]]) -> dict[str, float]:
     """What a shard touches of the staged rows: bytes of its rows, and of pages they lie in."""
     from lengthwise.pipeline.staged_rows import StagedRows
-    from lengthwise.transforms.row_places import bytes_of, spans_of
+    from lengthwise.transforms.row_places import spans_of
 
     rows = nbytes = pages = 0
     sampled = list(pieces)[:: max(1, len(pieces) // _SAMPLED_SHARDS)]
     for shard in sampled:
         places, _kept = StagedRows(job.staging, job.shards)._located(sorted(pieces[shard]))
         rows += len(places)
-        nbytes += bytes_of(places)
+        nbytes += sum(int(np.maximum(spans["size"], 0).sum()) for _, spans in spans_of(places))
         touched = []
         for _, spans in spans_of(places):
             first = spans["address"] // _PAGE_BYTES

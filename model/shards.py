@@ -8,6 +8,7 @@ of an object store, which are copied there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -352,6 +353,8 @@ def _allow_open_files(shards: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A job may read several splits, and the same one more than once.
     wanted = 4 * shards + 256
+    with contextlib.suppress(OSError):
+        wanted += len(os.listdir("/dev/fd"))
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

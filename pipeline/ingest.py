@@ -39,6 +39,7 @@ from lengthwise.transforms.ragged import (
     RaggedRows,
     ragged_rows,
 )
+from lengthwise.transforms.uncached_file import UncachedFile
 
 # Of the text of a rejected row.
 _RAW_CHARACTERS = 1000
@@ -94,7 +95,7 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
     report = UnitReport(splits=list(job.splits))
     strings = UnitStrings(job)
     path = unit_rows_path(job.staging, number)
-    with written_whole(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
+    with written_whole(path) as unfinished, UncachedFile(unfinished) as file:
         writer = None
         for batch in batches:
             _reject(batch.broken, unit, job, report)
@@ -114,11 +115,12 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
                     pack_rows(rows, job.schema.as_numbers), rows.lengths, splits
                 )
                 if writer is None:
-                    writer = pa.ipc.new_file(file, packed.schema)
+                    writer = pa.ipc.new_file(pa.PythonFile(file, "w"), packed.schema)
                 writer.write_batch(packed)
                 report.chunks.append(chunk)
         if writer is not None:
             writer.close()
+        file.finish()
         strings.write(number)
     return report
 

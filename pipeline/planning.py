@@ -14,7 +14,7 @@ from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
-from lengthwise.dataset.storage import RemotePath, absolute_path, remove_folder
+from lengthwise.dataset.storage import RemotePath, absolute_path, files_below, remove_folder
 from lengthwise.pipeline.accounts import (
     Rejected,
     Tally,
@@ -173,27 +173,25 @@ def merged_findings(
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
     tallies: dict[str, Tally] = {}
-    rejected: list[Rejected] = []
+    histograms: dict[str, Mapping[int, int]] = {}
     summaries = {name: Summary() for name in job.schema.names}
-    histograms: dict[str, dict[int, int]] = {}
     channels: dict[str, list[Summary]] = {}
-    # One after the other: all together take more memory than what they add up to.
+    rejected: list[Rejected] = []
     for number, report in enumerate(unit_reports(job.staging, units)):
         if report.error is not None:
             raise InputError(report.error)
         tallies = merge_tallies([tallies, report.tallies])
+        for split, histogram in report.histograms.items():
+            histograms[split] = merge_histograms([histograms.get(split, {}), histogram])
+        for name, summary in report.summaries.items():
+            summaries[name] = summaries[name].merged(summary)
+        for name, found in report.channels.items():
+            previous = channels.get(name, [Summary()] * len(found))
+            channels[name] = [a.merged(b) for a, b in zip(previous, found, strict=True)]
         rejected += [
             Rejected(*place_of(number, row), reason, raw)
             for row, reason, raw in sorted(report.rejected)
         ]
-        for name, summary in report.summaries.items():
-            summaries[name] = summaries[name].merged(summary)
-        for split, histogram in report.histograms.items():
-            histograms[split] = merge_histograms([histograms.get(split, {}), histogram])
-        for name, found in report.channels.items():
-            previous = channels.get(name, [Summary()] * len(found))
-            channels[name] = [a.merged(b) for a, b in zip(previous, found, strict=True)]
-    histograms = {split: histograms.get(split, {}) for split in sorted(tallies)}
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:
@@ -208,7 +206,7 @@ def merged_findings(
     return Findings(
         units,
         tallies,
-        histograms,
+        {split: histograms.get(split, {}) for split in sorted(tallies)},
         summaries,
         vocabularies,
         class_counts,
@@ -218,21 +216,20 @@ def merged_findings(
 
 
 def unit_reports(staging: str, units: int) -> Iterator[UnitReport]:
-    """The reports of all units, in order.
+    """The reports of all units, in order, one at a time.
 
     Raises:
         OutputError: one is not there.
     """
-    paths = (unit_report_path(staging, number) for number in range(units))
-    found = 0
-    for document in read_reports(paths):
-        yield UnitReport.from_json(document)
-        found += 1
-    if found < units:
+    there = files_below(unit_report_path(staging, 0).parent)
+    paths = [unit_report_path(staging, number) for number in range(units)]
+    vanished = sum(path.name not in there for path in paths)
+    if vanished:
         raise OutputError(
-            f"{staging}: {units - found} of {units} units vanished while the build ran; "
-            "run the same command again"
+            f"{staging}: {vanished} of {units} units vanished while the build ran; run the same "
+            "command again"
         )
+    yield from map(UnitReport.from_json, read_reports(paths))
 
 
 def plan_of(

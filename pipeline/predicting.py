@@ -159,8 +159,7 @@ make one with `lengthwise train`
     try:
         units = [unit for file in files for unit in file.units]
         _predict_units(units, job, execution, progress)
-        paths = [unit_report_path(job.staging, number) for number in range(len(units))]
-        reports = list(read_reports(paths))
+        reports = list(read_reports(unit_report_path(job.staging, n) for n in range(len(units))))
         for report in reports:
             if report["error"] is not None:
                 raise InputError(report["error"])

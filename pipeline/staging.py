@@ -217,7 +217,7 @@ def write_report(path: StoragePath, report: Mapping[str, Any]) -> None:
 
 
 def read_reports(paths: Iterable[StoragePath]) -> Iterator[dict[str, Any]]:
-    """Reads the reports that are there, in the order given."""
+    """Reads the reports that are there, in the order given, one at a time."""
     return (json.loads(report) for report in read_files(paths) if report is not None)
 
 

@@ -19,6 +19,7 @@ from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.manifest import shard_name
 from lengthwise.dataset.options import COMPRESSIONS, one_of
 from lengthwise.dataset.storage import RemotePath, storage_path, written_whole
+from lengthwise.transforms.uncached_file import UncachedFile
 
 _SHARD_NAME = re.compile(r"len\d+-\d+-of-\d+\.tfrecord(\.gz)?")
 
@@ -68,30 +69,24 @@ def write_shard(
     path = storage_path(path)
     records = nbytes = crc = 0
     compressor = Compressor(compression)
-    with written_whole(path) as unfinished, open(unfinished, "wb", buffering=0) as file:
+    with written_whole(path) as unfinished, UncachedFile(unfinished) as file:
         for block in blocks:
             if len(block) == 0:
                 continue
             data = compressor.add(block.data.cast("B"))
-            _write_all(file.fileno(), data)
+            file.write(data)
             crc = crc32c.crc32c(data, crc)
             records += len(block)
             nbytes += len(data)
         data = compressor.finish()
-        _write_all(file.fileno(), data)
+        file.write(data)
         crc = crc32c.crc32c(data, crc)
         nbytes += len(data)
-        if not isinstance(path, RemotePath):
-            _sync(file.fileno())
+        if isinstance(path, RemotePath):
+            file.finish()
+        else:
+            file.sync()
     return WrittenFile(str(path), records, nbytes, crc)
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
-    if hasattr(os, "posix_fadvise"):
-        # It is on disk. Let the next shard use its pages: fresh ones are dear on virtual
-        # machines, and a large build would push its own staged rows out of memory.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_text(path: str | os.PathLike[str] | RemotePath, text: str) -> None:
@@ -212,9 +207,3 @@ def _write_group(
 
 def _in_order_of_content(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield from sorted((np.ascontiguousarray(block) for block in blocks), key=lambda b: b.tobytes())
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = 0
-    while written < len(data):
-        written += os.write(descriptor, data[written:])
