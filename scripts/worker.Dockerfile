@@ -11,8 +11,12 @@ ARG extra="keras tensorflow matplotlib pyyaml"
 WORKDIR /tmp/lengthwise
 COPY constraints.txt ./
 RUN python -m pip install --no-cache-dir -c constraints.txt crc32c isal numpy protobuf pyarrow click rich $extra
-COPY . ./
 RUN python -m pip install --no-cache-dir -c constraints.txt setuptools
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY dataset dataset
+COPY transforms transforms
+COPY pipeline pipeline
+COPY model model
 RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation .
 RUN python -c "from lengthwise.pipeline.versions import versions; print(versions())"
 WORKDIR /
