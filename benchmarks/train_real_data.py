@@ -230,14 +230,14 @@ def _ratio(ratios: Sequence[float]) -> str:
 
 
 def _commands(name: str, result: Mapping[str, Any]) -> str:
-    seeds = " ".join(sorted(result["ours"])) or "0"
+    seeds = " ".join(sorted(result["ours"], key=int)) or "0"
     settings = SETTINGS[name]
     flags = [f"--{option.replace('_', '-')} {value}" for option, value in settings.items()]
     command = f"lengthwise train {name} --run-dir run-{name}-$seed --seed $seed"
     single = [
         f"seed {seed}: {own['accuracy']:.4f}"
         + (f" (Keras {result['keras'][seed]['accuracy']:.4f})" if seed in result["keras"] else "")
-        for seed, own in sorted(result["ours"].items())
+        for seed, own in sorted(result["ours"].items(), key=lambda item: int(item[0]))
     ]
     text = f"""```bash
 for seed in {seeds}; do

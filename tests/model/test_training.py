@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from lengthwise.dataset import (
@@ -172,6 +173,23 @@ def test_run_folder_explains_itself(dataset, trained):
     assert (metrics["train_rows"], metrics["validation_rows"]) == (50, 21)
     assert metrics["best"]["val_loss"] == result.best["val_loss"]
     assert Run.load(folder) == result.run
+
+
+def test_tensorboard_has_the_history(trained):
+    result, _ = trained
+    logged = {}
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        (file,) = (result.run.path / "tensorboard" / part).iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                number = float(tf.make_ndarray(value.tensor))
+                logged.setdefault(prefix + value.tag, []).append((event.step, number))
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+    assert set(logged) == set(result.history[0]) - {"epoch"}
+    for name, points in logged.items():
+        assert [step for step, _ in points] == [8, 16, 24, 32], name
+        expected = [row[name] for row in result.history]
+        assert [number for _, number in points] == pytest.approx(expected, rel=1e-6), name
 
 
 def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(trained):
