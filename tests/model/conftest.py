@@ -186,6 +186,8 @@ def frame_rows(
 def _statistics(feature: Feature, rows: Sequence[Row]) -> FeatureStatistics:
     values = np.concatenate([np.ravel(row[feature.name]) for row in rows] or [np.zeros(1)])
     values = values[np.isfinite(values)]
+    if feature.dtype == "float32":
+        values = values.astype(np.float64)
     counts = dict(zip(*_counts(values), strict=True))
     low, high = values.min(), values.max()
     integer = feature.dtype == "int64"
