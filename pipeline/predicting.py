@@ -50,6 +50,7 @@ from lengthwise.pipeline.staging import (
     unit_rows_path,
     write_report,
 )
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder
 
 FILE, ROW, REASON = "file", "row", "reason"
@@ -194,6 +195,7 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     except LengthwiseError as reason:
         report["error"] = str(reason)
     write_report(unit_report_path(job.staging, number), report)
+    count_on_worker("units")
 
 
 def _predict_units(

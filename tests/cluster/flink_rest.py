@@ -9,12 +9,11 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a TaskManager, or a subtask on it, did of a vertex of a job."""
+class Subtask:
+    """What one of the parallel parts of a step has read, and where it ran."""
 
     vertex: str
     task_manager: str
-    subtasks: int
     records: int
     nbytes: int
 
@@ -50,39 +49,15 @@ class FlinkRest:
         url = f"http://{self._address}/jobs/{job}?mode=cancel"
         urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=10).close()
 
-    def shares(self, job: str) -> list[Share]:
-        """What each TaskManager did in each vertex of a job."""
-        shares = []
-        for vertex in self.get(f"jobs/{job}")["vertices"]:
-            path = f"jobs/{job}/vertices/{vertex['id']}/taskmanagers"
-            for each in self.get(path)["taskmanagers"]:
-                metrics = each["metrics"]
-                shares.append(
-                    Share(
-                        vertex=vertex["name"],
-                        task_manager=each["taskmanager-id"],
-                        subtasks=each["status-counts"]["FINISHED"],
-                        records=metrics["read-records"],
-                        nbytes=metrics["read-bytes"],
-                    )
-                )
-        return shares
-
-    def subtasks(self, job: str, name: str) -> list[Share]:
-        """What each subtask did of the vertices whose name has `name` in it."""
-        shares = []
-        for vertex in self.get(f"jobs/{job}")["vertices"]:
-            if name not in vertex["name"]:
-                continue
-            for each in self.get(f"jobs/{job}/vertices/{vertex['id']}")["subtasks"]:
-                metrics = each["metrics"]
-                shares.append(
-                    Share(
-                        vertex=vertex["name"],
-                        task_manager=each["taskmanager-id"],
-                        subtasks=1,
-                        records=metrics["read-records"],
-                        nbytes=metrics["read-bytes"],
-                    )
-                )
-        return shares
+    def subtasks(self, job: str) -> list[Subtask]:
+        """What each subtask of a job did."""
+        return [
+            Subtask(
+                vertex=vertex["name"],
+                task_manager=subtask["taskmanager-id"],
+                records=subtask["metrics"]["read-records"],
+                nbytes=subtask["metrics"]["read-bytes"],
+            )
+            for vertex in self.get(f"jobs/{job}")["vertices"]
+            for subtask in self.get(f"jobs/{job}/vertices/{vertex['id']}")["subtasks"]
+        ]

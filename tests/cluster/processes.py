@@ -12,6 +12,7 @@ an address of the loopback network of its own, and a file of host names of its o
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -124,18 +125,25 @@ class Cluster:
                     probe.bind((address, port))
                 except OSError:
                     raise ClusterError(f"{address}:{port} for the {name} is taken") from None
-        for part in ("pids", "logs", "conf", "tmp"):
+        for part in ("pids", "commands", "logs", "conf", "tmp"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self._write_configuration()
+        (self.folder / "title").write_text(pieces.title)
         for name in NAMES:
-            self.start(name, pieces)
+            (self.folder / "commands" / name).write_text(json.dumps(self._command(name, pieces)))
+            self.start(name)
         self.wait_until_ready()
 
-    def start(self, name: str, pieces: Pieces) -> None:
-        """Starts one process."""
+    @property
+    def title(self) -> str:
+        """Which Flink with which job server runs, for people."""
+        return (self.folder / "title").read_text()
+
+    def start(self, name: str) -> None:
+        """Starts one process of a cluster that was brought up before."""
         with open(self.folder / "logs" / name, "ab") as log:
             process = subprocess.Popen(
-                self._command(name, pieces),
+                json.loads((self.folder / "commands" / name).read_text()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -144,6 +152,9 @@ class Cluster:
                 start_new_session=True,
             )
         (self.folder / "pids" / name).write_text(f"{process.pid}\n")
+        # A process that has just become another program has no command for a moment.
+        while process.poll() is None and self.pid(name) is None:
+            time.sleep(0.01)
 
     def wait_until_ready(self, seconds: float = 180.0) -> None:
         """Waits until all TaskManagers have told the JobManager of their slots."""
