@@ -18,7 +18,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 
-from lengthwise.dataset.errors import LengthwiseError
+from lengthwise.dataset.errors import LengthwiseError, UsageError
 
 POOL = "localhost:50000"
 # Runners of Beam that need a cluster or a job server.
@@ -36,6 +36,7 @@ def left_open(runner: str, beam_args: Sequence[str]) -> tuple[str, ...]:
         beam_args: the user's options, as in `--flink_master=…`.
 
     Raises:
+        UsageError: no job server is named where one is needed.
         LengthwiseError: the user names a master or a job server, and it cannot be reached.
 
     Example:
@@ -53,6 +54,8 @@ def left_open(runner: str, beam_args: Sequence[str]) -> tuple[str, ...]:
     endpoint = given.get("job_endpoint")
     if endpoint == "embed":
         return ()
+    if runner == _PORTABLE and endpoint is None:
+        raise UsageError("--runner PortableRunner needs -- --job_endpoint=HOST:PORT, a job server")
     if endpoint is not None:
         _require_answer(endpoint, 8099, "the job server (--job_endpoint)")
     told = []

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tests.cluster.processes import REPOSITORY, ClusterError
 
 _COMMAND = str(Path(sys.executable).with_name("lengthwise"))
-_PATIENCE = 300.0
+_PATIENCE = 900.0
 
 
 @dataclass(frozen=True)

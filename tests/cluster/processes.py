@@ -156,7 +156,7 @@ class Cluster:
         while process.poll() is None and self.pid(name) is None:
             time.sleep(0.01)
 
-    def wait_until_ready(self, seconds: float = 180.0) -> None:
+    def wait_until_ready(self, seconds: float = 300.0) -> None:
         """Waits until all TaskManagers have told the JobManager of their slots."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
