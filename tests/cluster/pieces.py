@@ -113,6 +113,8 @@ def find_pieces(folder: Path) -> Pieces:
     Raises:
         MissingPieceError: none can be had; the message says why.
     """
+    if sys.platform != "linux":
+        raise MissingPieceError("it takes Linux, whose loopback network has many addresses")
     java, maven = _program("java"), _program("mvn")
     _check_java(java)
     reasons = []

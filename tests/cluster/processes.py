@@ -33,6 +33,7 @@ TASK_MANAGERS = {"taskmanager-1": "127.0.0.2", "taskmanager-2": "127.0.0.3"}
 POOLS = {"pool-1": "127.0.0.2", "pool-2": "127.0.0.3"}
 NAMES = (JOB_MANAGER, *TASK_MANAGERS, *POOLS, JOB_SERVER)
 _MASTER = "127.0.0.1"
+_SLOTS = 2  # of a TaskManager
 _MEMORY = {
     # What Flink's shell scripts would work out of one figure; a TaskManager takes 1.4 GiB in all.
     "jobmanager.memory.process.size": "1200m",
@@ -127,7 +128,7 @@ class Cluster:
                     raise ClusterError(f"{address}:{port} for the {name} is taken") from None
         for part in ("pids", "commands", "logs", "conf", "tmp"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
-        self._write_configuration()
+        self._write_configuration(pieces)
         (self.folder / "title").write_text(pieces.title)
         for name in NAMES:
             (self.folder / "commands" / name).write_text(json.dumps(self._command(name, pieces)))
@@ -164,7 +165,7 @@ class Cluster:
                 if self.pid(name) is None:
                     raise ClusterError(f"{name} has ended; its log says:\n{self.log_tail(name)}")
             overview = self.rest.overview() or {}
-            if overview.get("taskmanagers") == len(TASK_MANAGERS) and self._listening():
+            if overview.get("slots-total") == _SLOTS * len(TASK_MANAGERS) and self._listening():
                 return
             time.sleep(0.3)
         raise ClusterError(
@@ -211,8 +212,8 @@ class Cluster:
                 return False
         return True
 
-    def _write_configuration(self) -> None:
-        settings = {
+    def _write_configuration(self, pieces: Pieces) -> None:
+        settings: dict[str, object] = {
             **_MEMORY,
             "jobmanager.rpc.address": _MASTER,
             "jobmanager.rpc.port": self.ports.rpc,
@@ -220,7 +221,7 @@ class Cluster:
             "rest.address": _MASTER,
             "rest.bind-address": _MASTER,
             "rest.port": self.ports.rest,
-            "taskmanager.numberOfTaskSlots": 2,
+            "taskmanager.numberOfTaskSlots": _SLOTS,
             "io.tmp.dirs": self.folder / "tmp",
             # A job is spread over both TaskManagers, and a part that fails is tried again.
             "cluster.evenly-spread-out-slots": "true",
@@ -229,9 +230,10 @@ class Cluster:
             "restart-strategy.fixed-delay.attempts": 20,
             "restart-strategy.fixed-delay.delay": "1 s",
             "heartbeat.interval": 2000,
-            # Beam's classes are the same on both sides.
-            "classloader.resolve-order": "parent-first",
         }
+        if pieces.boot:
+            # Beam is on the cluster's own class path; one set of its classes is enough.
+            settings["classloader.resolve-order"] = "parent-first"
         text = "".join(f"{name}: {value}\n" for name, value in settings.items())
         (self.folder / "conf" / "config.yaml").write_text(text)
         for name, address in TASK_MANAGERS.items():

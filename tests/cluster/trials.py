@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -44,7 +45,7 @@ class Trials:
     """Jobs whose outputs are known from the local runner in one process.
 
     Args:
-        folder: for rows, datasets and logs; emptied first.
+        folder: for rows, datasets, logs and a record of what has passed.
 
     Attributes:
         failures: what went wrong, in one line each.
@@ -53,6 +54,9 @@ class Trials:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.failures: list[str] = []
+        self._record = folder / "passed.json"
+        if self._record.is_file():
+            return
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_rows(folder / "rows.parquet", ragged_lengths(_ROWS), groups=_GROUPS)
@@ -62,6 +66,7 @@ class Trials:
         for job in (self.plan(), self.build(), self.build("skewed"), self.predict()):
             run(job, _LOCAL)
             job.output.rename(self.reference(job))
+        self._record.write_text("{}")
 
     def plan(self) -> Job:
         """Plans the rows."""
@@ -109,15 +114,28 @@ class Trials:
         return row
 
     def told(self, name: str, trial: Callable[[], str]) -> str:
-        """Runs a trial, prints how it went, and gives its outcome."""
+        """Runs a trial, prints how it went, and gives its outcome.
+
+        A trial that this cluster has passed already is not run again, so that a test that was
+        interrupted goes on.
+        """
+        passed = self._passed()
+        if name in passed:
+            print(f"{name}: {passed[name]} (before)", flush=True)
+            return passed[name]
         started = time.monotonic()
         try:
             outcome = trial()
         except ClusterError as reason:
             self.failures.append(f"{name}: {reason}")
             outcome = NO
+        else:
+            self._record.write_text(json.dumps({**self._passed(), name: outcome}, indent=1))
         print(f"{name}: {outcome} ({time.monotonic() - started:.0f} s)", flush=True)
         return outcome
+
+    def _passed(self) -> dict[str, str]:
+        return json.loads(self._record.read_text()) if self._record.is_file() else {}
 
     def in_the_middle(self, job: Job, runner: Runner, *options: str) -> tuple[Running, str]:
         """Starts a build and waits until a part of its shards is written; says how many."""
