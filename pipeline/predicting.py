@@ -52,6 +52,7 @@ from lengthwise.pipeline.staging import (
     write_report,
 )
 from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.writing import sync_folder
 
 FILE, ROW, REASON = "file", "row", "reason"
@@ -196,6 +197,7 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     except LengthwiseError as reason:
         report["error"] = str(reason)
     write_report(unit_report_path(job.staging, number), report)
+    count_on_worker("units")
 
 
 def _predict_units(
