@@ -38,8 +38,9 @@ def bad_batch(
     for replica in range(options["num_replicas"]):
         epochs = Epochs(data.manifest, split, ReadOptions(**options, epoch=epoch, replica=replica))
         schedule = epochs.schedule(epoch)
-        bucket = epochs.buckets[schedule.buckets[step]].layout.max_length
-        numbers = schedule.rows(step, num_replicas=options["num_replicas"], replica=replica)
+        number, bucket_step = schedule[step]
+        bucket = epochs.buckets[number].layout.max_length
+        numbers = schedule.rows(number, bucket_step, replica=replica)
         arrays = epochs.read(step)
         features, labels, *_ = epochs.decoder.structure(
             dict(zip(epochs.decoder.names, arrays, strict=True))

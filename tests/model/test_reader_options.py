@@ -186,6 +186,16 @@ def test_an_iterator_can_be_checkpointed(dataset, tmp_path, ahead):
     assert len(left) == int(data.cardinality()) - ahead
 
 
+def test_a_checkpoint_holds_the_place_and_not_the_batches(write_dataset, make_rows, tmp_path):
+    data = read_dataset(write_dataset({"train": make_rows(600)}), batch_size=200, epochs=9)
+    iterator = iter(data)
+    ahead = [next(iterator) for _ in range(20)]
+    tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "checkpoint"))
+    size = sum(file.stat().st_size for file in tmp_path.glob("checkpoint*"))
+    # Eight batches are read ahead.
+    assert 0 < size < 2 * sum(values.numpy().nbytes for values in ahead[0][0].values())
+
+
 def test_no_more_traces_than_shapes(dataset):
     traces = []
 

@@ -283,9 +283,9 @@ def test_a_loss_that_is_no_number_names_step_bucket_and_rows(write_dataset, make
     )
     assert found, error.value
     schedule = Epochs(path, "train", ReadOptions(batch_size=8)).schedule(0)
-    step = int(found[1]) - 1
-    assert schedule.buckets[step] == 1
-    assert 9 in schedule.rows(step)
+    bucket, number = schedule[int(found[1]) - 1]
+    assert bucket == 1
+    assert 9 in schedule.rows(bucket, number)
 
 
 def test_a_finished_run_is_left_as_it_is(dataset, run_dir):
