@@ -159,6 +159,11 @@ def one_line_errors() -> Iterator[None]:
         raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason
 
 
+def _say(text: str) -> None:
+    if os.environ.get(VERBOSE):
+        print(f"lengthwise: {text}", file=sys.stderr)
+
+
 def _raise_worker_error(text: str) -> None:
     """Raises what a worker has said of itself, where it did, without what runners put around it."""
     if found := re.search(
@@ -186,11 +191,6 @@ def _old_objects_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _say(text: str) -> None:
-    if os.environ.get(VERBOSE):
-        print(f"lengthwise: {text}", file=sys.stderr)
 
 
 def _options(args: list[str]) -> PipelineOptions:

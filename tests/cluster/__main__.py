@@ -85,8 +85,8 @@ def test(cluster: Cluster, *, write: bool = False) -> int:
 
     require_up(cluster)
     trials = Trials(cluster.folder / "trials")
-    rows = [*local_rows(trials), FlinkTrials(trials, cluster).row()]
-    show_rows(rows, cluster.title, write=write)
+    flink = FlinkTrials(trials, cluster).row()
+    show_rows([*local_rows(trials), flink], cluster.title, write=write)
     for failure in trials.failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if trials.failures else 0

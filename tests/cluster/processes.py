@@ -230,6 +230,11 @@ class Cluster:
             "restart-strategy.fixed-delay.attempts": 20,
             "restart-strategy.fixed-delay.delay": "1 s",
             "heartbeat.interval": 2000,
+            # A machine that is busy with other work is slow, and not dead.
+            "heartbeat.timeout": 120_000,
+            "pekko.startup-timeout": "120 s",
+            "pekko.ask.timeout": "60 s",
+            "taskmanager.registration.timeout": "15 min",
         }
         if pieces.boot:
             # Beam is on the cluster's own class path; one set of its classes is enough.
