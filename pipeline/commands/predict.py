@@ -39,6 +39,7 @@ def command(
     checkpoint: str,
     workers: int,
     runner: str,
+    ship: bool,
     **values: Any,
 ) -> None:
     """Predict the rows of INPUT with the model of the run folder RUN; write a Parquet file.
@@ -70,7 +71,7 @@ def command(
             output,
             checkpoint=checkpoint,
             reading=reading_of(values),
-            execution=Execution(runner, workers, beam_args),
+            execution=Execution(runner, workers, beam_args, ship=ship),
             progress=progress,
         )
     without = sum(found.reasons.values())
