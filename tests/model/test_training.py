@@ -410,7 +410,7 @@ def test_a_lost_plan_is_put_back(dataset, run_dir, tmp_path, content):
 
 def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("a")
-    with pytest.raises(OutputError, match=r"holds 'thesis.tex' and is no run folder"):
+    with pytest.raises(OutputError, match=r"holds 'thesis.tex' and no config.json, so it is no"):
         train(dataset, tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
