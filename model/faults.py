@@ -81,13 +81,14 @@ def bad_validation(model: FitModel, data: RunData, split: str, *, epoch: int) ->
 
 def _batch(epochs: Epochs, epoch: int, step: int) -> tuple[int, np.ndarray, Any, Any]:
     """Bucket, numbers of the rows in it, features and labels of a batch."""
-    schedule, options = epochs.schedule(epoch), epochs.options
-    numbers = schedule.rows(step, num_replicas=options.num_replicas, replica=options.replica)
-    arrays = epochs.read_together(epoch, np.array([step]))
+    schedule = epochs.schedule(epoch)
+    bucket, bucket_step = schedule[step]
+    numbers = schedule.rows(bucket, bucket_step, replica=epochs.options.replica)
+    arrays = epochs.read_together(epoch, bucket, np.array([bucket_step]))
     features, labels, *_ = epochs.decoder.structure(
         dict(zip(epochs.decoder.names, arrays, strict=True))
     )
-    return epochs.buckets[schedule.buckets[step]].layout.max_length, numbers, features, labels
+    return epochs.buckets[bucket].layout.max_length, numbers, features, labels
 
 
 def _finite_rows(model: FitModel, features: Any, labels: Any) -> np.ndarray:

@@ -33,6 +33,7 @@ import tensorflow as tf
 from lengthwise.dataset import CorruptDataError, ManifestError, OutputError, Plan, UsageError
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.manifest import PLAN_NAME
+from lengthwise.dataset.storage import StoragePath
 from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.configuration import TrainConfig
 from lengthwise.model.task import Task
@@ -93,7 +94,7 @@ class Run:
             raise UsageError(f"checkpoint '{which}' is none of {', '.join(CHECKPOINTS)}")
         return self.path / f"{which}.keras"
 
-    def create(self, plan: Path, *, fresh: bool = False) -> None:
+    def create(self, plan: StoragePath, *, fresh: bool = False) -> None:
         """Makes the folder ready for the run, or finds it half done.
 
         Args:

@@ -42,6 +42,7 @@ def command(
     checkpoint: str,
     workers: int,
     runner: str,
+    ship: bool,
     **values: Any,
 ) -> None:
     """Predict the rows of INPUT with the model of the run folder RUN; write a Parquet file.
@@ -75,7 +76,7 @@ def command(
             output,
             checkpoint=checkpoint,
             reading=reading_given(values, given),
-            execution=Execution(runner, workers, beam_args),
+            execution=Execution(runner, workers, beam_args, ship=ship),
             progress=progress,
         )
     without = sum(found.reasons.values())
