@@ -46,7 +46,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _REQUESTS = 16
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SECRET = re.compile(r"[?&][^=&]*(secret|password|token|key)[^=&]*=", re.IGNORECASE)
+_SECRET = re.compile(r"[?&][^=&]*(secret|password|token|key|sig)[^=&]*=", re.IGNORECASE)
 # Small files that are read, and answers that wait for who reads them.
 _READ_AHEAD = 256
 # Bytes of a request: each takes some ten milliseconds, however small it is.
@@ -164,6 +164,11 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
     Example:
         >>> storage_path("s3://bucket/dataset/").name, storage_path("/a/b").name
         ('dataset', 'b')
+        >>> storage_path("file:///a/b"), storage_path("file://localhost/a/b")
+        (PosixPath('/a/b'), PosixPath('/a/b'))
+
+    Raises:
+        InputError: it is a `file://` URL of another machine, or of a folder relative to nothing.
     """
     if isinstance(path, RemotePath):
         return path
@@ -172,7 +177,10 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
         return Path(text)
     url, mark, options = text.partition("?")
     if url.startswith("file://"):
-        return Path(url.removeprefix("file://"))
+        path = url.removeprefix("file://").removeprefix("localhost")
+        if not path.startswith("/"):
+            raise InputError(f"{text}: names no file of this machine; write file:///folder/file")
+        return Path(path)
     return RemotePath(url.rstrip("/"), mark + options)
 
 
@@ -195,7 +203,9 @@ def place_of(url: str, connect: Callable[[str], tuple[Any, str]] | None = None) 
     base, mark, options = url.partition("?")
     scheme, _, rest = base.partition("://")
     host, slash, path = rest.partition("/")
-    if ":" in host.rpartition("@")[0] or _SECRET.search(mark + options):
+    # A secret may have slashes: what looks like a host with a port is then its beginning.
+    port = host.rpartition(":")[2] if ":" in host and "@" in rest else "0"
+    if ":" in host.rpartition("@")[0] or not port.isdigit() or _SECRET.search(mark + options):
         raise InputError(
             f"{scheme}://…: holds credentials, which would be seen in messages; give them in the "
             "environment, as in AWS_ACCESS_KEY_ID"

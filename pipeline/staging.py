@@ -12,12 +12,14 @@
 
 Rows that were staged before the machine was started again are not trusted: they were never synced.
 
-An object store has no locks. There, each build has a folder of its own, named by what its staged
-rows depend on, so that no build meets the rows of another; and a build that was started later takes
-the claim away from an earlier one, which then stops before it replaces the dataset:
+Each build has a folder of its own, named by what its staged rows depend on: workers of a cluster
+can go on for a while after their command was killed, and what they write must not get among the
+rows of another build.
 
-    OUT/.staging/claim           names the build that was started last
-    OUT/.staging/<16 hex digits>/…   as above, but for the lock
+An object store has no locks. There, a build that was started later takes the claim away from an
+earlier one, which then stops before it replaces the dataset:
+
+    OUT/.staging/claim           names the build that was started last, and its folder
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ T = TypeVar("T")
 
 _LOCK_NAME = "lock"
 _CLAIM_NAME = "claim"
-_REMOTE_STAGING = re.compile(r"[0-9a-f]{16}")
+_OWN_FOLDER = re.compile(r"[0-9a-f]{16}")
 IDENTITY_NAME = "staging.json"
 
 
@@ -59,7 +61,7 @@ class Staging:
     """The staging folder of one build, locked while it is open.
 
     Args:
-        folder: made if it is not there.
+        folder: of all builds of a dataset, made if it is not there.
         identity: JSON of everything that the staged rows depend on.
 
     Attributes:
@@ -71,20 +73,20 @@ class Staging:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.folder = folder
+        self._all = folder
         self._lock = _locked(folder)
         text = json.dumps({**identity, "boot": _boot_id()}, sort_keys=True)
-        path = folder / IDENTITY_NAME
-        self.is_new = not path.is_file() or path.read_text(encoding="utf-8") != text
+        self.folder = folder / _name_of(text)
+        path = self.folder / IDENTITY_NAME
+        self.is_new = not path.is_file()
+        kept = {_LOCK_NAME} if self.is_new else {_LOCK_NAME, self.folder.name}
+        for child in list(folder.iterdir()):
+            if child.name not in kept:
+                _remove(child)
         if self.is_new:
-            # First what makes the rest believable, so that being killed here does no harm.
-            path.unlink(missing_ok=True)
-            for child in folder.iterdir():
-                if child.name != _LOCK_NAME:
-                    _remove(child)
             write_text(path, text)
-        (folder / "units").mkdir(exist_ok=True)
-        for stray in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        (self.folder / "units").mkdir(exist_ok=True)
+        for stray in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
             stray.unlink(missing_ok=True)
 
     def confirm(self) -> None:
@@ -93,7 +95,7 @@ class Staging:
     def remove(self) -> None:
         """Deletes the folder and lets go of the lock."""
         (self.folder / IDENTITY_NAME).unlink(missing_ok=True)
-        remove_folder(self.folder)
+        remove_folder(self._all)
         self._lock.close()
 
     def close(self) -> None:
@@ -116,8 +118,8 @@ class RemoteStaging:
     def __init__(self, folder: RemotePath, identity: Mapping[str, Any]) -> None:
         text = json.dumps(identity, sort_keys=True)
         self._all = folder
-        self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        self._claim = uuid.uuid4().hex
+        self.folder = folder / _name_of(text)
+        self._claim = f"{uuid.uuid4().hex} {self.folder.name}"
         write_text(folder / _CLAIM_NAME, self._claim)
         for other in list(folder.iterdir()):
             if other.is_dir() and other != self.folder:
@@ -127,7 +129,7 @@ class RemoteStaging:
 
     def confirm(self) -> None:
         """Raises OutputError where another build was started here after this one."""
-        if not self._is_last():
+        if self._last() != self._claim:
             raise OutputError(
                 f"{self._all.parent}: another build was started here, or has ended; the dataset is "
                 "left to it; run the same command again once it is done"
@@ -135,14 +137,18 @@ class RemoteStaging:
 
     def remove(self) -> None:
         """Deletes the folder, with all of other builds unless one of them is the last."""
-        remove_folder(self._all if self._is_last() else self.folder)
+        last = self._last()
+        if last == self._claim:
+            remove_folder(self._all)
+        elif not last.endswith(self.folder.name):
+            remove_folder(self.folder)  # else the last one, the same build, works in it
 
     def close(self) -> None:
         """Does nothing: what was staged stays for the next run."""
 
-    def _is_last(self) -> bool:
+    def _last(self) -> str:
         (claim,) = read_files([self._all / _CLAIM_NAME])
-        return claim == self._claim.encode()
+        return (claim or b"").decode(errors="replace")
 
 
 def open_staging(folder: StoragePath, identity: Mapping[str, Any]) -> Staging | RemoteStaging:
@@ -157,14 +163,17 @@ def is_staging(folder: StoragePath) -> bool:
     if isinstance(folder, RemotePath):
         names = {child.name for child in folder.iterdir()}
         return bool(names) and all(
-            name == _CLAIM_NAME or _REMOTE_STAGING.fullmatch(name) for name in names
+            name == _CLAIM_NAME or _OWN_FOLDER.fullmatch(name) for name in names
         )
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {child.name for child in folder.iterdir()}
-    known = {_LOCK_NAME, IDENTITY_NAME, "units"}
     # Without a lock it is what a worker has written that went on after its build had ended.
-    return all(name in known or name.startswith(("shards-", TEMPORARY_PREFIX)) for name in names)
+    return all(name == _LOCK_NAME or _OWN_FOLDER.fullmatch(name) for name in names)
+
+
+def _name_of(identity: str) -> str:
+    return hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
 def unit_rows_path(folder: str, number: int) -> StoragePath:

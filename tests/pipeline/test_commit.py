@@ -12,7 +12,7 @@ import pytest
 from lengthwise.dataset import Manifest, OutputError, PlanOptions, verify
 from lengthwise.dataset.manifest import STAGING_NAME
 from lengthwise.pipeline import FeatureNames, build, building, commit
-from lengthwise.pipeline.staging import Staging
+from lengthwise.pipeline.staging import Staging, is_staging, unit_report_path, write_report
 from tests.pipeline.conftest import folder_digest, ragged_table
 
 NAMES = FeatureNames(sequences=("tokens",), labels=("label",))
@@ -117,7 +117,7 @@ def test_half_deleted_staging_does_not_stand_in_the_way(write_input, tmp_path, m
     out = tmp_path / "out"
     build_and_stop(monkeypatch, building, "commit", [path], out, names=NAMES)
     next((out / STAGING_NAME).rglob(lost)).unlink()
-    shutil.rmtree(next((out / STAGING_NAME).glob("shards-*")))
+    shutil.rmtree(next((out / STAGING_NAME).rglob("shards-*")))
     build([path], out, names=NAMES)
     assert verify(out) == []
 
@@ -149,6 +149,20 @@ def test_the_lock_is_of_the_file_that_has_its_name(tmp_path):
     first.close()
     second.remove()
     assert not folder.exists()
+
+
+def test_workers_of_a_killed_build_do_not_write_among_the_rows_of_another(tmp_path):
+    # A cluster's job goes on when its command is killed.
+    killed = Staging(tmp_path / STAGING_NAME, {"max_length": 8})
+    killed.close()
+    staging = Staging(tmp_path / STAGING_NAME, {"max_length": 9})
+
+    write_report(unit_report_path(str(killed.folder), 0), {"of": "the killed build"})
+
+    assert not unit_report_path(str(staging.folder), 0).exists()
+    assert is_staging(tmp_path / STAGING_NAME)
+    staging.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_output_below_the_input_is_not_taken_for_input(write_input, tmp_path):

@@ -140,13 +140,13 @@ def test_what_was_staged_before_outlives_a_worker_that_does_not_fit(
         patch.setattr("lengthwise.pipeline.building.commit", _full)
         with pytest.raises(OutputError):
             build([path], out, names=NAMES)
-    staged = folder_digest(out / ".staging" / "units")
+    staged = folder_digest(next(out.glob(".staging/*/units")))
     assert staged
     # Its rows are there, its shards too: nothing is left for a worker to do but to be asked.
     monkeypatch.setattr(runners, "_worker_processes", lambda: workers_with(other))
     with pytest.raises(WorkerError):
         build([path], out, names=NAMES, execution=Execution(workers=2))
-    assert folder_digest(out / ".staging" / "units") == staged
+    assert folder_digest(next(out.glob(".staging/*/units"))) == staged
 
 
 def _full(*_: object, **__: object) -> None:

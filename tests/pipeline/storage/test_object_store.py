@@ -30,6 +30,7 @@ from lengthwise.dataset.storage import (
 )
 from lengthwise.model import as_numpy
 from lengthwise.pipeline import Execution, FeatureNames, build, build_from, make_plan
+from lengthwise.pipeline.staging import open_staging, unit_report_path, write_report
 from tests.pipeline.conftest import ragged_table
 from tests.pipeline.storage.conftest import SECRET
 
@@ -261,6 +262,19 @@ def test_staging_that_another_build_has_claimed_stops_before_the_manifest(
         Manifest.load(str(prefix))
 
 
+def test_a_build_that_ends_leaves_the_staged_rows_to_the_same_build_started_after_it(prefix):
+    first = open_staging(prefix / STAGING_NAME, {"of": 1})
+    last = open_staging(prefix / STAGING_NAME, {"of": 1})
+    write_report(unit_report_path(str(last.folder), 0), {})
+
+    first.remove()
+
+    assert unit_report_path(str(last.folder), 0).exists()
+    last.confirm()
+    last.remove()
+    assert files_below(prefix) == {}
+
+
 def test_a_place_that_holds_something_else_is_refused(prefix, rows):
     with written_whole(prefix / "thesis.tex") as unfinished:
         unfinished.write_bytes(b"years of work")
@@ -269,7 +283,16 @@ def test_a_place_that_holds_something_else_is_refused(prefix, rows):
     assert list(digest(prefix)) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("url", ["s3://me:hidden@bucket/x", "s3://bucket/x?secret_key=hidden"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://me:hidden@bucket/x",
+        # Keys of Amazon have slashes.
+        "s3://ME:not/hidden@bucket/x",
+        "s3://bucket/x?secret_key=hidden",
+        "https://bucket/x?X-Amz-Signature=hidden",
+    ],
+)
 def test_credentials_in_a_url_are_refused_and_not_printed(run, rows, url):
     for arguments in (["build", url, "out"], ["build", rows, url], ["verify", url]):
         code, printed, error = run(*arguments)
@@ -310,7 +333,7 @@ def test_a_run_is_trained_and_predicts_by_url(prefix, rows, tmp_path):
     for output in (str(there), str(there), here):
         assert predict(tmp_path / "run", [rows], output).rows == 150
     assert there.read_bytes() == here.read_bytes()
-    assert not [path for path in prefix.parent.iterdir() if "staging" in path.name]
+    assert not [path for path in prefix.parent.iterdir() if path.name.endswith(".staging")]
     with written_whole(there) as unfinished:
         unfinished.write_bytes(b"something else")
     with pytest.raises(OutputError, match="holds no predictions"):
