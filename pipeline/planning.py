@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +16,13 @@ from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
-from lengthwise.dataset.storage import RemotePath, absolute_path, files_below, remove_folder
+from lengthwise.dataset.storage import (
+    RemotePath,
+    StoragePath,
+    absolute_path,
+    files_below,
+    remove_folder,
+)
 from lengthwise.pipeline.accounts import (
     Rejected,
     Tally,
@@ -89,7 +97,8 @@ def make_plan(
         reading: how the files are read; None tells the format of each from the file.
         execution: where to run; None runs in this process.
         staging: folder or URL for reports of the workers, which all of them can write to; deleted
-            at the end. None takes a folder for temporary files, on this machine.
+            at the end. A folder that holds anything else is refused. None takes a folder for
+            temporary files, on this machine.
         progress: what shows progress; None shows nothing.
 
     Raises:
@@ -104,13 +113,21 @@ def make_plan(
         if staging is None:
             staging = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-plan-"))
         else:
-            # What a run that was killed has left there may be of another input.
-            remove_folder(absolute_path(staging))
-            stack.callback(remove_folder, absolute_path(staging))
+            folder = absolute_path(staging)
+            if folder.exists() and not all(map(_is_of_plan, folder.iterdir())):
+                raise OutputError(f"{folder}: holds something that is no staging of a plan")
+            remove_folder(folder)
+            stack.callback(remove_folder, folder)
+            # Workers of a killed run may go on there with other rows.
+            staging = folder / uuid.uuid4().hex
         folder = absolute_path(staging)
         job = source.job(options, folder, keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings, source.reading.planned)
+
+
+def _is_of_plan(child: StoragePath) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", child.name) is not None
 
 
 def ingest(

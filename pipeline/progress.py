@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -47,7 +47,9 @@ def watched(
         pause = _POLL_SECONDS
         while not done.wait(pause):
             started = time.monotonic()
-            progress(phase, total, count)
+            # What cannot be counted now can be the next time.
+            with suppress(OSError):
+                progress(phase, total, count)
             # Listing a large folder of an object store takes seconds.
             pause = max(_POLL_SECONDS, 10 * (time.monotonic() - started))
 

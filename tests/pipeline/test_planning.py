@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lengthwise.dataset import Plan, PlanError, PlanOptions, SourceOptions, UsageError
+from lengthwise.dataset import OutputError, Plan, PlanError, PlanOptions, SourceOptions, UsageError
 from lengthwise.dataset.tfrecord import write_records
 from lengthwise.pipeline import Execution, FeatureNames, build, make_plan
 from lengthwise.transforms import optimal_boundaries
@@ -33,6 +33,18 @@ def test_a_plan_holds_exact_statistics(two_files):
     np.testing.assert_allclose([found.mean, found.variance], [tokens.mean(), tokens.var()])
     labels = [row["label"] for row in rows]
     assert plan.statistics["label"].values == {v: labels.count(v) for v in sorted(set(labels))}
+
+
+def test_a_folder_that_holds_something_else_is_no_staging(two_files, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(OutputError, match="no staging of a plan"):
+        make_plan(two_files, names=NAMES, options=PlanOptions(), staging=tmp_path / "mine")
+
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+    make_plan(two_files, names=NAMES, options=PlanOptions(), staging=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_plan_is_the_same_text_whatever_the_road(two_files):
