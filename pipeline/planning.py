@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import apache_beam as beam
-
 from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
@@ -23,12 +21,13 @@ from lengthwise.pipeline.accounts import (
 )
 from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
-from lengthwise.pipeline.progress import Progress, count_reports, watched
-from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import SourceOptions
-from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
+from lengthwise.pipeline.staging import read_reports, unit_report_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.pipeline.unit_runs import run_units
 from lengthwise.transforms.boundaries import (
     STRATEGIES,
     Buckets,
@@ -114,21 +113,7 @@ def ingest(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    numbered = list(enumerate(source.units))
-    waiting = [(n, unit) for n, unit in numbered if not _is_ingested(n, job)]
-    if waiting:
-
-        def construct(pipeline: beam.Pipeline) -> None:
-            _ = (
-                pipeline
-                | "ListUnits" >> beam.Create(waiting)
-                | "SpreadUnits" >> beam.Reshuffle()
-                | "IngestUnit" >> beam.Map(ingest_unit, job)
-            )
-
-        units = unit_report_path(job.staging, 0).parent
-        with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
-            run_pipeline(construct, execution)
+    run_units("reading", source.units, ingest_unit, job, execution, progress)
     files = [unit.file for unit in source.units]
 
     def place_of(number: int, row: int) -> Place:
@@ -200,11 +185,6 @@ def merged_findings(
         channels,
         tuple(rejected),
     )
-
-
-def _is_ingested(number: int, job: IngestJob) -> bool:
-    rows = unit_rows_path(job.staging, number)
-    return unit_report_path(job.staging, number).is_file() and rows.is_file()
 
 
 def unit_reports(staging: str, units: int) -> Iterator[UnitReport]:

@@ -14,25 +14,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lengthwise.dataset.errors import InputError, LengthwiseError, OutputError, SchemaError
+from lengthwise.dataset.errors import InputError, LengthwiseError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
-from lengthwise.pipeline.progress import Progress, count_reports, watched
-from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.predictions_file import (
+    METADATA,
+    check_output,
+    write_output,
+    write_part,
+)
+from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import (
-    SourceBatch,
     SourceFile,
     SourceOptions,
     Unit,
@@ -43,6 +45,7 @@ from lengthwise.pipeline.sources import (
     read_unit,
     status_of,
 )
+from lengthwise.pipeline.sources.fitting import nested_lists
 from lengthwise.pipeline.staging import (
     Staging,
     read_reports,
@@ -50,12 +53,9 @@ from lengthwise.pipeline.staging import (
     unit_rows_path,
     write_report,
 )
-from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder
+from lengthwise.pipeline.unit_runs import run_units
 
 FILE, ROW, REASON = "file", "row", "reason"
-# In the metadata of the Parquet file; by it a file of ours is known.
-METADATA = b"lengthwise-predictions"
-_ROW_GROUP_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ make one with `lengthwise train`
     reading = _as_planned(reading or SourceOptions(), loaded.plan.reading)
     reading, files = _open_files(paths, loaded.inputs, reading)
     output = Path(os.path.abspath(output))
-    _check_output(output)
+    check_output(output)
     staging = Staging(
         output.parent / f".{output.name}.staging",
         {
@@ -156,12 +156,12 @@ make one with `lengthwise train`
     )
     try:
         units = [unit for file in files for unit in file.units]
-        _predict_units(units, job, execution, progress)
+        run_units("predicting", units, predict_unit, job, execution, progress)
         reports = read_reports(unit_report_path(job.staging, n) for n in range(len(units)))
         for report in reports:
             if report["error"] is not None:
                 raise InputError(report["error"])
-        _write_output(output, len(units), job, _no_predictions(loaded, job))
+        write_output(output, len(units), job.staging, _no_predictions(loaded, job))
     except (InputError, SchemaError):
         # Running again would only meet the same fault.
         staging.remove()
@@ -187,7 +187,7 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     report: dict[str, Any] = {"rows": 0, "reasons": {}, "error": None}
     try:
         table = _predicted(unit, job)
-        _write_part(unit_rows_path(job.staging, number), table)
+        write_part(unit_rows_path(job.staging, number), table)
         reasons = table[REASON].drop_null().value_counts().to_pylist()
         report["rows"] = table.num_rows
         report["reasons"] = {item["values"]: item["counts"] for item in reasons}
@@ -196,39 +196,13 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     write_report(unit_report_path(job.staging, number), report)
 
 
-def _predict_units(
-    units: Sequence[Unit], job: PredictJob, execution: Execution, progress: Progress | None
-) -> None:
-    """Predicts all units that have no report yet."""
-    waiting = [
-        (number, unit)
-        for number, unit in enumerate(units)
-        if not unit_report_path(job.staging, number).is_file()
-        or not unit_rows_path(job.staging, number).is_file()
-    ]
-    if not waiting:
-        return
-
-    def construct(pipeline: beam.Pipeline) -> None:
-        _ = (
-            pipeline
-            | "ListUnits" >> beam.Create(waiting)
-            | "SpreadUnits" >> beam.Reshuffle()
-            | "PredictUnit" >> beam.Map(predict_unit, job)
-        )
-
-    reports = unit_report_path(job.staging, 0).parent
-    with watched(progress, "predicting units", len(units), lambda: count_reports(reports)):
-        run_pipeline(construct, execution)
-
-
 def _predicted(unit: Unit, job: PredictJob) -> pa.Table:
     """Predictions of all rows of a unit, in order."""
     run = _loaded(job.run, job.checkpoint)
     empty = _no_predictions(run, job)
     parts = [empty]
     for batch in read_unit(unit, job.columns, job.reading):
-        parts.append(_labelled(run.predict(batch.rows), _row_numbers(batch), unit))
+        parts.append(_labelled(run.predict(batch.rows), batch.row_numbers, unit))
         if batch.broken:
             broken = pa.table({REASON: pa.array([row.reason for row in batch.broken])})
             numbers = np.array([row.row for row in batch.broken], np.int64)
@@ -244,12 +218,6 @@ def _labelled(answers: pa.Table, numbers: np.ndarray, unit: Unit) -> pa.Table:
     """Answers with file and row before them."""
     names = pa.array([unit.file.name], pa.string()).take(pa.array(np.zeros(len(numbers), np.int64)))
     return answers.add_column(0, ROW, pa.array(numbers, pa.int64())).add_column(0, FILE, names)
-
-
-def _row_numbers(batch: SourceBatch) -> np.ndarray:
-    if batch.numbers is not None:
-        return batch.numbers
-    return np.arange(batch.first_row, batch.first_row + batch.rows.num_rows)
 
 
 def _no_predictions(run: Any, job: PredictJob) -> pa.Table:
@@ -329,10 +297,7 @@ def _leaves_shape_open(file: SourceFile, feature: Feature) -> bool:
     """Whether the file has lists of any length where the model takes vectors."""
     if file.columns.names.count(feature.name) != 1:
         return False
-    type_ = file.columns.field(feature.name).type
-    depth = 0
-    while pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        depth, type_ = depth + 1, type_.value_type
+    depth, _ = nested_lists(file.columns.field(feature.name).type)
     return depth == len(feature.shape) + feature.sequence
 
 
@@ -352,66 +317,3 @@ def _check_columns(file: SourceFile, features: Sequence[Feature]) -> None:
                 f"{place}: column '{feature.name}' is {column.type}, the model takes "
                 f"{feature.describe()}"
             )
-
-
-def _check_output(output: Path) -> None:
-    """Raises OutputError unless the file can be made, or holds predictions that may be replaced."""
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.parent} does not exist")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output}: the folder {output.parent} cannot be written to")
-    if not output.exists():
-        return
-    try:
-        ours = METADATA in (pq.read_schema(output).metadata or {})
-    except (OSError, pa.ArrowException):
-        ours = False
-    if not ours:
-        raise OutputError(
-            f"{output}: is there already and holds no predictions; choose another --output, or "
-            "remove it first"
-        )
-
-
-def _write_part(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_output(output: Path, units: int, job: PredictJob, empty: pa.Table) -> None:
-    """Joins the parts of all units into one file, whole or not at all."""
-    temporary = output.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "wb") as file:
-            with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
-                for table in _row_groups(units, job, empty):
-                    writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, output)
-        sync_folder(output.parent)
-    except OSError as reason:
-        raise OutputError(f"{output}: cannot be written: {reason.strerror or reason}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _row_groups(units: int, job: PredictJob, empty: pa.Table) -> Iterator[pa.Table]:
-    """The parts in tables of as many rows as a row group has, or somewhat more."""
-    waiting = empty
-    for number in range(units):
-        with pa.memory_map(str(unit_rows_path(job.staging, number))) as file:
-            part = pa.ipc.open_file(file).read_all()
-        waiting = pa.concat_tables([waiting, part])
-        full = waiting.num_rows - waiting.num_rows % _ROW_GROUP_ROWS
-        if full:
-            yield waiting.slice(0, full)
-            waiting = waiting.slice(full)
-    if waiting.num_rows or not units:
-        yield waiting

@@ -1,0 +1,56 @@
+"""Runs a job over the units of an input, and takes up one that was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from lengthwise.pipeline.progress import Progress, count_reports, watched
+from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.sources import Unit
+from lengthwise.pipeline.staging import unit_report_path, unit_rows_path
+
+
+def run_units(
+    name: str,
+    units: Sequence[Unit],
+    process: Callable[[tuple[int, Unit], Any], None],
+    job: Any,
+    execution: Execution,
+    progress: Progress | None,
+) -> None:
+    """Processes all units that have no report yet.
+
+    Args:
+        name: of the work, a verb, for people.
+        units: all of them.
+        process: takes a unit with its number, and the job; leaves rows and a report in the staging
+            folder.
+        job: what `process` needs; its `staging` is the folder.
+        execution: where to run.
+        progress: what shows progress; None shows nothing.
+    """
+    waiting = [
+        (number, unit) for number, unit in enumerate(units) if not _is_whole(job.staging, number)
+    ]
+    if not waiting:
+        return
+
+    def construct(pipeline: beam.Pipeline) -> None:
+        _ = (
+            pipeline
+            | "ListUnits" >> beam.Create(waiting)
+            | "SpreadUnits" >> beam.Reshuffle()
+            | "ProcessUnit" >> beam.Map(process, job)
+        )
+
+    reports = unit_report_path(job.staging, 0).parent
+    with watched(progress, f"{name} units", len(units), lambda: count_reports(reports)):
+        run_pipeline(construct, execution)
+
+
+def _is_whole(staging: str, number: int) -> bool:
+    rows = unit_rows_path(staging, number)
+    return unit_report_path(staging, number).is_file() and rows.is_file()
