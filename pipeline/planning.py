@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError
-from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
+from lengthwise.dataset.options import MAX_SPLITS, RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
+from lengthwise.dataset.storage import RemotePath, absolute_path, files_below, remove_folder
 from lengthwise.pipeline.accounts import (
     Rejected,
     Tally,
@@ -73,6 +74,7 @@ def make_plan(
     vocabularies: Mapping[str, Sequence[str]] | None = None,
     reading: SourceOptions | None = None,
     execution: Execution | None = None,
+    staging: str | os.PathLike[str] | RemotePath | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Reads the input once and plans a dataset of it.
@@ -84,6 +86,8 @@ def make_plan(
         vocabularies: feature -> its strings in the order of their ids; others are counted.
         reading: how the files are read; None tells the format of each from the file.
         execution: where to run; None runs in this process.
+        staging: folder or URL for reports of the workers, which all of them can write to; deleted
+            at the end. None takes a folder for temporary files, on this machine.
         progress: what shows progress; None shows nothing.
 
     Raises:
@@ -94,8 +98,15 @@ def make_plan(
     source = open_input(
         [os.fspath(path) for path in inputs], names, reading, element_mask=options.element_mask
     )
-    with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
-        job = source.job(options, Path(folder), keep_rows=False)
+    with contextlib.ExitStack() as stack:
+        if staging is None:
+            staging = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-plan-"))
+        else:
+            # What a run that was killed has left there may be of another input.
+            remove_folder(absolute_path(staging))
+            stack.callback(remove_folder, absolute_path(staging))
+        folder = absolute_path(staging)
+        job = source.job(options, folder, keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings, source.reading.planned)
 
@@ -164,6 +175,8 @@ def merged_findings(
             Rejected(*place_of(number, row), reason, raw)
             for row, reason, raw in sorted(report.rejected)
         ]
+    if len(tallies) > MAX_SPLITS:
+        raise InputError(f"the column that names the split has over {MAX_SPLITS} names")
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:
@@ -193,15 +206,15 @@ def unit_reports(staging: str, units: int) -> Iterator[UnitReport]:
     Raises:
         OutputError: one is not there.
     """
+    there = files_below(unit_report_path(staging, 0).parent)
     paths = [unit_report_path(staging, number) for number in range(units)]
-    vanished = sum(not path.is_file() for path in paths)
+    vanished = sum(path.name not in there for path in paths)
     if vanished:
         raise OutputError(
             f"{staging}: {vanished} of {units} units vanished while the build ran; run the same "
             "command again"
         )
-    for path in paths:
-        yield from map(UnitReport.from_json, read_reports([path]))
+    yield from map(UnitReport.from_json, read_reports(paths))
 
 
 def plan_of(

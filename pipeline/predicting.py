@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -23,15 +23,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lengthwise.dataset.errors import InputError, LengthwiseError, SchemaError
+from lengthwise.dataset.errors import InputError, LengthwiseError, OutputError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
-from lengthwise.pipeline.predictions_file import (
-    METADATA,
-    check_output,
-    write_output,
-    write_part,
-)
+from lengthwise.dataset.storage import StoragePath, absolute_path, mapped, written_whole
 from lengthwise.pipeline.progress import Progress
 from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import (
@@ -47,15 +43,20 @@ from lengthwise.pipeline.sources import (
 )
 from lengthwise.pipeline.sources.fitting import nested_lists
 from lengthwise.pipeline.staging import (
-    Staging,
+    open_staging,
     read_reports,
     unit_report_path,
     unit_rows_path,
     write_report,
 )
 from lengthwise.pipeline.unit_runs import run_units
+from lengthwise.pipeline.worker_counts import count_on_worker
+from lengthwise.transforms.writing import sync_folder
 
 FILE, ROW, REASON = "file", "row", "reason"
+# In the metadata of the Parquet file; by it a file of ours is known.
+METADATA = b"lengthwise-predictions"
+_ROW_GROUP_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Predictions:
         reasons: why rows have no prediction -> how many.
     """
 
-    path: Path
+    path: StoragePath
     rows: int
     reasons: Mapping[str, int]
 
@@ -98,7 +99,7 @@ def predict(
     output: str | os.PathLike[str],
     *,
     checkpoint: str = "best",
-    reading: SourceOptions | None = None,
+    reading: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -107,10 +108,10 @@ def predict(
     Args:
         run: the run folder that `lengthwise train` left.
         inputs: files, globs, folders or URLs; they need no labels.
-        output: the Parquet file. Predictions that are there already are replaced.
+        output: the Parquet file, or its URL. Predictions that are there already are replaced.
         checkpoint: "best" or "last".
-        reading: how the files are read; what it leaves open is as the plan of the run says, but
-            the format is told from each file.
+        reading: fields of `SourceOptions`, how the files are read; others are as the plan of the
+            run says, but the format is told from each file.
         execution: where to run; None runs in this process.
         progress: what shows progress; None shows nothing.
 
@@ -134,16 +135,16 @@ make one with `lengthwise train`
     run = os.path.abspath(run)
     loaded = _loaded(run, checkpoint)
     paths = [os.fspath(path) for path in inputs]
-    reading = _as_planned(reading or SourceOptions(), loaded.plan.reading)
-    reading, files = _open_files(paths, loaded.inputs, reading)
-    output = Path(os.path.abspath(output))
-    check_output(output)
-    staging = Staging(
-        output.parent / f".{output.name}.staging",
+    said = _as_planned(reading or {}, loaded.plan.reading)
+    options, files = _open_files(paths, loaded.inputs, said)
+    target = absolute_path(output)
+    _check_output(target)
+    staging = open_staging(
+        target.parent / f".{target.name}.staging",
         {
             "version": metadata.version("lengthwise"),
             "run": [run, checkpoint, *status_of(os.path.join(run, f"{checkpoint}.keras"))],
-            "reading": dataclasses.asdict(reading),
+            "reading": dataclasses.asdict(options),
             "files": [[f.file.path, f.file.name, *status_of(f.file.path)] for f in files],
         },
     )
@@ -151,17 +152,17 @@ make one with `lengthwise train`
         run=run,
         checkpoint=checkpoint,
         columns=columns_to_read(files, [feature.name for feature in loaded.inputs]),
-        reading=reading,
+        reading=options,
         staging=str(staging.folder),
     )
     try:
         units = [unit for file in files for unit in file.units]
         run_units("predicting", units, predict_unit, job, execution, progress)
-        reports = read_reports(unit_report_path(job.staging, n) for n in range(len(units)))
+        reports = list(read_reports(unit_report_path(job.staging, n) for n in range(len(units))))
         for report in reports:
             if report["error"] is not None:
                 raise InputError(report["error"])
-        write_output(output, len(units), job.staging, _no_predictions(loaded, job))
+        _write_output(target, len(units), job, _no_predictions(loaded, job))
     except (InputError, SchemaError):
         # Running again would only meet the same fault.
         staging.remove()
@@ -175,7 +176,7 @@ make one with `lengthwise train`
         for reason, rows in report["reasons"].items():
             reasons[reason] = reasons.get(reason, 0) + rows
     rows = sum(report["rows"] for report in reports)
-    return Predictions(output, rows, dict(sorted(reasons.items())))
+    return Predictions(target, rows, dict(sorted(reasons.items())))
 
 
 def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
@@ -187,13 +188,14 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     report: dict[str, Any] = {"rows": 0, "reasons": {}, "error": None}
     try:
         table = _predicted(unit, job)
-        write_part(unit_rows_path(job.staging, number), table)
+        _write_part(unit_rows_path(job.staging, number), table)
         reasons = table[REASON].drop_null().value_counts().to_pylist()
         report["rows"] = table.num_rows
         report["reasons"] = {item["values"]: item["counts"] for item in reasons}
     except LengthwiseError as reason:
         report["error"] = str(reason)
     write_report(unit_report_path(job.staging, number), report)
+    count_on_worker("units")
 
 
 def _predicted(unit: Unit, job: PredictJob) -> pa.Table:
@@ -239,23 +241,16 @@ def _loaded(run: str, checkpoint: str) -> Any:
     return load_run(run, checkpoint=checkpoint)
 
 
-def _as_planned(reading: SourceOptions, planned: SourceOptions | None) -> SourceOptions:
+def _as_planned(said: Mapping[str, Any], planned: SourceOptions | None) -> SourceOptions:
     """How files are read, with what is not said taken from the plan, except for the format: new
     rows often come in another.
     """
-    if planned is None:
-        return reading
-    usual = SourceOptions()
-    taken = {
-        name: getattr(planned, name)
-        for name in ("tokens", "group_by", "order_by")
-        if getattr(reading, name) == getattr(usual, name)
-    }
+    planned = planned or SourceOptions()
     return replace(
-        reading,
-        **taken,
-        types={**planned.types, **reading.types},
-        shapes={**planned.shapes, **reading.shapes},
+        planned,
+        **{"format": None, **said},
+        types={**planned.types, **said.get("types", {})},
+        shapes={**planned.shapes, **said.get("shapes", {})},
     )
 
 
@@ -317,3 +312,58 @@ def _check_columns(file: SourceFile, features: Sequence[Feature]) -> None:
                 f"{place}: column '{feature.name}' is {column.type}, the model takes "
                 f"{feature.describe()}"
             )
+
+
+def _check_output(output: StoragePath) -> None:
+    """Raises OutputError unless the file can be made, or holds predictions that may be replaced."""
+    if isinstance(output, Path):
+        if not output.parent.is_dir():
+            raise OutputError(f"{output}: the folder {output.parent} does not exist")
+        if not os.access(output.parent, os.W_OK):
+            raise OutputError(f"{output}: the folder {output.parent} cannot be written to")
+    if not output.exists():
+        return
+    try:
+        with output.open("rb") as file:
+            ours = METADATA in (pq.read_schema(file).metadata or {})
+    except (OSError, pa.ArrowException):
+        ours = False
+    if not ours:
+        raise OutputError(
+            f"{output}: is there already and holds no predictions; choose another --output, or "
+            "remove it first"
+        )
+
+
+def _write_part(path: StoragePath, table: pa.Table) -> None:
+    with written_whole(path) as unfinished:
+        with pa.ipc.new_file(str(unfinished), table.schema) as writer:
+            writer.write_table(table)
+
+
+def _write_output(output: StoragePath, units: int, job: PredictJob, empty: pa.Table) -> None:
+    """Joins the parts of all units into one file, whole or not at all."""
+    try:
+        with written_whole(output) as unfinished, open(unfinished, "wb") as file:
+            with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
+                for table in _row_groups(units, job, empty):
+                    writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(output.parent)
+    except OSError as reason:
+        raise OutputError(f"{output}: cannot be written: {reason.strerror or reason}") from None
+
+
+def _row_groups(units: int, job: PredictJob, empty: pa.Table) -> Iterator[pa.Table]:
+    """The parts in tables of as many rows as a row group has, or somewhat more."""
+    waiting = empty
+    for number in range(units):
+        part = pa.ipc.open_file(mapped(unit_rows_path(job.staging, number))).read_all()
+        waiting = pa.concat_tables([waiting, part])
+        full = waiting.num_rows - waiting.num_rows % _ROW_GROUP_ROWS
+        if full:
+            yield waiting.slice(0, full)
+            waiting = waiting.slice(full)
+    if waiting.num_rows or not units:
+        yield waiting

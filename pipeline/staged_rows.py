@@ -16,15 +16,14 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import OutputError
+from lengthwise.dataset.storage import CopiedFiles, StoragePath, open_local, written_whole
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
     concat_places,
@@ -34,7 +33,6 @@ from lengthwise.transforms.row_places import (
     spans_of,
     take_places,
 )
-from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Units that are mapped at once: each takes two file descriptors.
 _MAPPED_UNITS = 128
@@ -58,9 +56,9 @@ def _damaged(folder: str) -> OutputError:
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
-    def __init__(self, path: Path, staging: str, *, all_ahead: bool = False) -> None:
+    def __init__(self, path: StoragePath, staging: str, *, all_ahead: bool = False) -> None:
         try:
-            with open(path, "rb") as file:
+            with open_local(path) as file:
                 if all_ahead and hasattr(os, "posix_fadvise"):
                     # One long read; what is touched later, in pieces, is in memory then.
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
@@ -105,7 +103,7 @@ class StagedUnit:
             raise _damaged(self._staging) from None
 
     def write_places(
-        self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: Path
+        self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: StoragePath
     ) -> list[tuple[int, Reference]]:
         """Writes the file of places.
 
@@ -118,30 +116,24 @@ class StagedUnit:
             For each shard that takes rows of this unit, its number and the reference to them.
         """
         path = unit_places_path(shards, self._number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "wb") as file:
-                places, numbers = [], []
-                for rows, shard in chunks:
-                    own = places_of(rows)
-                    for name, spans in spans_of(own):
-                        values = rows.column(name).buffers()[2]
-                        if values is None or self._file.holds(values):
-                            spans["address"] -= self._file.data.address
-                        else:
-                            position = self._file.data.size + file.tell()
-                            spans["address"] += position - values.address
-                            file.write(values)
-                        spans["address"][spans["size"] <= 0] = 0
-                    places.append(own)
-                    numbers.append(shard)
-                by_number, runs = by_shard(places, numbers)
-                start = file.tell()
-                file.write(by_number.data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as unfinished, open(unfinished, "wb") as file:
+            places, numbers = [], []
+            for rows, shard in chunks:
+                own = places_of(rows)
+                for name, spans in spans_of(own):
+                    values = rows.column(name).buffers()[2]
+                    if values is None or self._file.holds(values):
+                        spans["address"] -= self._file.data.address
+                    else:
+                        position = self._file.data.size + file.tell()
+                        spans["address"] += position - values.address
+                        file.write(values)
+                    spans["address"][spans["size"] <= 0] = 0
+                places.append(own)
+                numbers.append(shard)
+            by_number, runs = by_shard(places, numbers)
+            start = file.tell()
+            file.write(by_number.data)
         size = by_number.itemsize
         return [
             (number, (self._number, start + first * size, end - first))
@@ -187,12 +179,15 @@ def _windows(places: np.ndarray) -> np.ndarray:
 class StagedRows:
     """The staged rows of all units; units stay mapped until there are too many of them.
 
+    Files of an object store are copied to this machine, each once.
+
     Args:
         staging: the staging folder.
         shards: folder of the shards of the plan.
     """
 
-    def __init__(self, staging: str, shards: Path) -> None:
+    def __init__(self, staging: str, shards: StoragePath) -> None:
+        self._copies = CopiedFiles()
         self._staging = staging
         self._shards = shards
         self._units: dict[int, tuple[_MappedFile, _MappedFile]] = {}
@@ -276,10 +271,13 @@ class StagedRows:
             if len(self._units) >= _MAPPED_UNITS:
                 self._units = {}
             self._units[number] = (
-                _MappedFile(unit_rows_path(self._staging, number), self._staging),
-                _MappedFile(unit_places_path(self._shards, number), self._staging),
+                self._mapped_file(unit_rows_path(self._staging, number)),
+                self._mapped_file(unit_places_path(self._shards, number)),
             )
         return self._units[number]
+
+    def _mapped_file(self, path: StoragePath) -> _MappedFile:
+        return _MappedFile(self._copies.local(path), self._staging)
 
     def _let_go(self) -> None:
         for files in self._units.values():

@@ -10,7 +10,8 @@ import apache_beam as beam
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import Unit
-from lengthwise.pipeline.staging import unit_report_path, unit_rows_path
+from lengthwise.pipeline.staging import unit_report_path, unstaged
+from lengthwise.pipeline.versions import CheckVersions
 
 
 def run_units(
@@ -32,9 +33,7 @@ def run_units(
         execution: where to run.
         progress: what shows progress; None shows nothing.
     """
-    waiting = [
-        (number, unit) for number, unit in enumerate(units) if not _is_whole(job.staging, number)
-    ]
+    waiting = unstaged(job.staging, units)
     if not waiting:
         return
 
@@ -43,14 +42,10 @@ def run_units(
             pipeline
             | "ListUnits" >> beam.Create(waiting)
             | "SpreadUnits" >> beam.Reshuffle()
+            | "CheckVersions" >> CheckVersions()
             | "ProcessUnit" >> beam.Map(process, job)
         )
 
     reports = unit_report_path(job.staging, 0).parent
     with watched(progress, f"{name} units", len(units), lambda: count_reports(reports)):
         run_pipeline(construct, execution)
-
-
-def _is_whole(staging: str, number: int) -> bool:
-    rows = unit_rows_path(staging, number)
-    return unit_report_path(staging, number).is_file() and rows.is_file()

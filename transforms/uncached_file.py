@@ -47,7 +47,10 @@ class UncachedFile(io.RawIOBase):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self._descriptor = _opened(path)
-        self._buffer = _idle.pop() if _idle else _fresh_buffer()
+        try:
+            self._buffer = _idle.pop()
+        except IndexError:
+            self._buffer = _fresh_buffer()
         self._written = self._used = 0
 
     def writable(self) -> bool:

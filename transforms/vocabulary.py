@@ -22,6 +22,7 @@ from lengthwise.dataset.errors import PlanError
 from lengthwise.dataset.options import RESERVED_IDS
 from lengthwise.dataset.plan import check_vocabulary
 from lengthwise.dataset.schema import CLASSES
+from lengthwise.dataset.storage import storage_path
 
 UNKNOWN_ID = 1
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -150,7 +151,7 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
         PlanError: the file cannot be read, is too large, or a string stands in it twice.
     """
     try:
-        with open(path, "rb") as file:
+        with storage_path(path).open("rb") as file:
             data = file.read(MAX_DOCUMENT_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as reason:
