@@ -20,7 +20,7 @@ from tests.cluster.jobs import Job, Runner, cpu_seconds, ragged_lengths, run, sa
 from tests.cluster.page import replace_block
 from tests.cluster.processes import NAMES, Cluster, ClusterError
 
-_SIZES = (50_000, 400_000)
+_SIZES = (100_000, 1_600_000)
 _ROUNDS = 3
 
 
