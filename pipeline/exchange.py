@@ -34,6 +34,7 @@ from lengthwise.pipeline.staging import (
 from lengthwise.pipeline.strings import id_tables, with_ids
 from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
@@ -192,6 +193,7 @@ def write_shard_of(
     report = [written.records, steps, written.nbytes, written.crc32c]
     path = shard_report_path(job.shards, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
+    count_on_worker("shards")
 
 
 def _places_of_shard(

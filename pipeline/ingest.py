@@ -28,6 +28,7 @@ from lengthwise.pipeline.splitting import keys_of, splits_of, training_rows
 from lengthwise.pipeline.staging import unit_report_path, unit_rows_path, write_report
 from lengthwise.pipeline.strings import UnitStrings
 from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
 from lengthwise.transforms.ragged import (
@@ -89,6 +90,7 @@ def ingest_batches(number: int, unit: Unit, batches: Iterable[SourceBatch], job:
     except LengthwiseError as reason:
         report = UnitReport(error=str(reason))
     write_report(unit_report_path(job.staging, number), report.to_json())
+    count_on_worker("units")
 
 
 def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> UnitReport:

@@ -40,7 +40,7 @@ from lengthwise.pipeline.commands.source_options import reading_of, reading_over
     type=click.Choice(["spill", "engine"]),
     default=None,
     help="How rows get to their shards: through files (spill) or the runner's shuffle (engine). "
-    "Same bytes. [default: spill for the local runner, engine for others]",
+    "Same bytes. [default: spill where the shuffle is in memory, engine elsewhere]",
 )
 @click.pass_context
 def command(

@@ -186,7 +186,8 @@ def frame_rows(
 def _statistics(feature: Feature, rows: Sequence[Row]) -> FeatureStatistics:
     values = np.concatenate([np.ravel(row[feature.name]) for row in rows] or [np.zeros(1)])
     values = values[np.isfinite(values)]
-    counts = dict(zip(*_counts(values), strict=True))
+    if feature.dtype == "float32":
+        values = values.astype(np.float64)
     low, high = values.min(), values.max()
     integer = feature.dtype == "int64"
     return FeatureStatistics(
@@ -196,7 +197,7 @@ def _statistics(feature: Feature, rows: Sequence[Row]) -> FeatureStatistics:
         variance=float(values.var()),
         low=int(low) if integer else float(low),
         high=int(high) if integer else float(high),
-        values=counts if feature.label and integer else None,
+        values=dict(zip(*_counts(values), strict=True)) if feature.label and integer else None,
     )
 
 
