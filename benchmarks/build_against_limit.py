@@ -12,10 +12,8 @@ is taken off by two sizes. The limit is told the boundaries and the widths of in
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from harness import (
@@ -25,6 +23,8 @@ from harness import (
     Comparison,
     Side,
     compare,
+    compare_kinds,
+    comparison_parser,
     print_comparison,
 )
 from lengthwise_build import build_task, source_file
@@ -76,23 +76,19 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="lengthwise build against the least that it could take.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
+    parser = comparison_parser("lengthwise build against the least that it could take.", [*ROWS])
     parser.add_argument("--rows-small", type=int, metavar="N", help="small run [by kind]")
     parser.add_argument("--rows-large", type=int, metavar="N", help="large run [by kind]")
     options = parser.parse_args()
-    for kind in ROWS if options.kind == "both" else [options.kind]:
+
+    def measure_kind(kind: str, folder: Path) -> Comparison:
         rows = (options.rows_small or ROWS[kind][0], options.rows_large or ROWS[kind][1])
-        core = None if options.core < 0 else options.core
-        with tempfile.TemporaryDirectory() as folder:
-            comparison = measure(kind, Path(folder), rows, options.rounds, core)
+        comparison = measure(kind, folder, rows, options.rounds, options.core)
         for metric in (CPU_PER_ROW, USER_PER_ROW, WALL_PER_ROW):
             print_comparison(comparison.by(metric), title=f"build, {kind}")
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

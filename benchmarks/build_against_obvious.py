@@ -15,15 +15,21 @@ compared record by record; afterwards the records of the timed outputs are count
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import CPU_PER_ROW, USER_PER_ROW, Comparison, Side, compare, print_comparison
+from harness import (
+    CPU_PER_ROW,
+    USER_PER_ROW,
+    Comparison,
+    Side,
+    compare,
+    compare_kinds,
+    comparison_parser,
+    print_comparison,
+)
 from lengthwise_build import build_task, columns, planned_max_lengths, source_file
 from process_usage import Task, call_task, pinned_to, run
 
@@ -120,55 +126,37 @@ def check_same_records(contest: Contest, max_lengths: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="lengthwise build against the obvious Beam pipeline: CPU time per row.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = comparison_parser(
+        "lengthwise build against the obvious Beam pipeline: CPU time per row.", [*ROWS]
     )
-    parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
-    parser.add_argument(
-        "--rows-small", type=int, metavar="N", help="small run of lengthwise [by kind]"
-    )
-    parser.add_argument(
-        "--rows-large", type=int, metavar="N", help="large run of lengthwise [by kind]"
-    )
-    parser.add_argument(
-        "--obvious-rows-small", type=int, metavar="N", help="small run of obvious [by kind]"
-    )
-    parser.add_argument(
-        "--obvious-rows-large", type=int, metavar="N", help="large run of obvious [by kind]"
-    )
-    parser.add_argument("--folder", type=Path, help="keeps inputs and outputs [a temporary one]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
+    for option, run_of in (
+        ("--rows-small", "small run of lengthwise"),
+        ("--rows-large", "large run of lengthwise"),
+        ("--obvious-rows-small", "small run of obvious"),
+        ("--obvious-rows-large", "large run of obvious"),
+    ):
+        parser.add_argument(option, type=int, metavar="N", help=f"{run_of} [by kind]")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        results = {}
-        for kind in ROWS if options.kind == "both" else [options.kind]:
-            rows = {
-                "obvious": (
-                    options.obvious_rows_small or ROWS[kind]["obvious"][0],
-                    options.obvious_rows_large or ROWS[kind]["obvious"][1],
-                ),
-                "lengthwise": (
-                    options.rows_small or ROWS[kind]["lengthwise"][0],
-                    options.rows_large or ROWS[kind]["lengthwise"][1],
-                ),
-            }
-            comparison = measure(
-                Contest(kind, folder),
-                rows=rows,
-                rounds=options.rounds,
-                core=None if options.core < 0 else options.core,
-            )
-            print_comparison(comparison, title=f"build, {kind}")
-            print_comparison(comparison.by(USER_PER_ROW), title=f"build, {kind}, kernel left out")
-            results[kind] = comparison.to_json()
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2) + "\n")
+    def measure_kind(kind: str, folder: Path) -> Comparison:
+        obvious, lengthwise = ROWS[kind]["obvious"], ROWS[kind]["lengthwise"]
+        rows = {
+            "obvious": (
+                options.obvious_rows_small or obvious[0],
+                options.obvious_rows_large or obvious[1],
+            ),
+            "lengthwise": (
+                options.rows_small or lengthwise[0],
+                options.rows_large or lengthwise[1],
+            ),
+        }
+        contest = Contest(kind, folder)
+        comparison = measure(contest, rows=rows, rounds=options.rounds, core=options.core)
+        print_comparison(comparison, title=f"build, {kind}")
+        print_comparison(comparison.by(USER_PER_ROW), title=f"build, {kind}, kernel left out")
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

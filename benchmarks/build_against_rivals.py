@@ -19,18 +19,26 @@ back: all must have the same rows and steps.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import CPU_PER_ROW, USER_PER_ROW, Comparison, Side, compare, print_comparison, spread
+from harness import (
+    CPU_PER_ROW,
+    USER_PER_ROW,
+    Comparison,
+    Side,
+    compare,
+    compare_kinds,
+    comparison_parser,
+    print_comparison,
+    spread,
+)
 from process_usage import SINGLE_THREAD, Task, call_task, run
 
 KINDS = ("floats", "ids")
@@ -202,42 +210,27 @@ def print_result(contest: Contest, comparison: Comparison) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="lengthwise build against other writers: CPU time per row.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = comparison_parser(
+        "lengthwise build against other writers: CPU time per row.", KINDS, rounds=3
     )
     parser.add_argument("environments", type=Path, help="the folder of rivals/environments")
-    parser.add_argument("--kind", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--sides", nargs="+", choices=list(RIVALS), default=list(RIVALS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
     parser.add_argument(
         "--bytes", action="store_true", help="only: whether a second run writes the same bytes"
     )
-    parser.add_argument("--folder", type=Path, help="keeps inputs and outputs [a temporary one]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        results = {}
-        for kind in KINDS if options.kind == "both" else [options.kind]:
-            contest = Contest(kind, folder.absolute(), options.environments.absolute())
-            sides = [BASELINE, *options.sides]
-            if options.bytes:
-                print_same_bytes(contest, sides)
-                continue
-            comparison = measure(
-                contest,
-                sides,
-                rounds=options.rounds,
-                core=None if options.core < 0 else options.core,
-            )
-            print_result(contest, comparison)
-            results[kind] = comparison.to_json()
-        if options.json and results:
-            options.json.write_text(json.dumps(results, indent=2) + "\n")
+    def measure_kind(kind: str, folder: Path) -> Comparison | None:
+        contest = Contest(kind, folder, options.environments.absolute())
+        sides = [BASELINE, *options.sides]
+        if options.bytes:
+            print_same_bytes(contest, sides)
+            return None
+        comparison = measure(contest, sides, rounds=options.rounds, core=options.core)
+        print_result(contest, comparison)
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,13 @@ the metric of one. `process_usage.py` says what is measured and how to make a ta
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import os
 import platform
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -124,6 +127,43 @@ class Comparison:
         }
 
 
+def comparison_parser(
+    description: str, kinds: Sequence[str], *, rounds: int = 5
+) -> argparse.ArgumentParser:
+    """The options of a program that compares the same sides over several kinds of data."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(kinds=tuple(kinds))
+    parser.add_argument("--kind", choices=[*kinds, "both"], default="both")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--core", type=_core, default=0, help="pin to it; -1: do not pin")
+    parser.add_argument("--folder", type=Path, help="keeps inputs and outputs [a temporary one]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
+    return parser
+
+
+def compare_kinds(
+    options: argparse.Namespace, measure: Callable[[str, Path], Comparison | None]
+) -> None:
+    """Compares over each kind of data that is asked for, and writes the JSON file if one is.
+
+    Args:
+        options: of a `comparison_parser`.
+        measure: takes a kind and the folder, measures and prints; None if that gave no figures.
+    """
+    results = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in options.kinds if options.kind == "both" else [options.kind]:
+            comparison = measure(kind, folder)
+            if comparison is not None:
+                results[kind] = comparison.to_json()
+    if options.json and results:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
 def compare(
     sides: Sequence[Side],
     metric: Metric,
@@ -182,6 +222,10 @@ def spread(values: Sequence[float]) -> str:
         '2.00 (1.00–3.00)'
     """
     return f"{statistics.median(values):,.2f} ({min(values):,.2f}–{max(values):,.2f})"
+
+
+def _core(number: str) -> int | None:
+    return None if int(number) < 0 else int(number)
 
 
 def _processor() -> str:

@@ -18,8 +18,6 @@ them it saves the padding alone; ids follow Zipf's law.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import statistics
@@ -28,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Comparison, Pair, own, spread
+from harness import Comparison, Pair, compare_kinds, comparison_parser, own, spread
 from process_usage import SINGLE_THREAD, Usage, call_task, pinned_to, run
 from rich.console import Console
 from rich.table import Table
@@ -134,30 +132,19 @@ def print_figures(comparison: Comparison, kind: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="What each layout on disk costs to build, to keep and to read.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = comparison_parser(
+        "What each layout on disk costs to build, to keep and to read.", [*ROWS], rounds=3
     )
-    parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
     options = parser.parse_args()
     # Read when they are first imported, which the measuring does.
     os.environ.update(SINGLE_THREAD, TF_CPP_MIN_LOG_LEVEL="3")
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ROWS if options.kind == "both" else [options.kind]:
-            comparison = compare_layouts(
-                kind,
-                Path(folder),
-                rounds=options.rounds,
-                core=None if options.core < 0 else options.core,
-            )
-            print_figures(comparison, kind)
-            results[kind] = comparison.to_json()
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+    def measure_kind(kind: str, folder: Path) -> Comparison:
+        comparison = compare_layouts(kind, folder, rounds=options.rounds, core=options.core)
+        print_figures(comparison, kind)
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

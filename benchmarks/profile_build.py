@@ -45,7 +45,7 @@ STAGES = {
     "gather rows": ("pipeline.exchange:gather_rows",),
     "order rows": ("pipeline.exchange:write_shard_of",),
     "view rows": ("pipeline.exchange:unpack_rows",),
-    "pad, mask, encode": ("pipeline.exchange:encode_rows",),
+    "pad, mask, encode": ("pipeline.exchange:encode_block",),
     "checksums of records": ("transforms.encoding:seal_frames",),
     "write, checksum of files, sync": ("pipeline.exchange:write_shard",),
 }

@@ -20,18 +20,24 @@ peak beyond that before reading: the pages of mapped files belong to the system'
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import Comparison, Side, compare, own, print_comparison, spread
+from harness import (
+    Comparison,
+    Side,
+    compare,
+    compare_kinds,
+    comparison_parser,
+    own,
+    print_comparison,
+    spread,
+)
 from process_usage import Task, call_task, run
 
 ROWS = {"floats": 60_000, "ids": 200_000}
@@ -283,32 +289,15 @@ def print_result(comparison: Comparison, kind: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="read_dataset against other readers: sequences/s per core.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--kind", choices=[*ROWS, "both"], default="both")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
-    parser.add_argument("--folder", type=Path, help="keeps the data [a temporary one]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
+    parser = comparison_parser("read_dataset against other readers: sequences/s per core.", [*ROWS])
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        results = {}
-        for kind in ROWS if options.kind == "both" else [options.kind]:
-            comparison = compare_readers(
-                kind,
-                folder,
-                rounds=options.rounds,
-                core=None if options.core < 0 else options.core,
-            )
-            print_result(comparison, kind)
-            results[kind] = comparison.to_json()
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2) + "\n")
+    def measure_kind(kind: str, folder: Path) -> Comparison:
+        comparison = compare_readers(kind, folder, rounds=options.rounds, core=options.core)
+        print_result(comparison, kind)
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,24 @@ Padding is the share of steps in the batches that are not real.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from build_against_rivals import BASELINE as WRITTEN_BY_US
 from build_against_rivals import KINDS, QUIET, Contest
-from harness import Comparison, Metric, Side, compare, print_comparison, spread
+from harness import (
+    Comparison,
+    Metric,
+    Side,
+    compare,
+    compare_kinds,
+    comparison_parser,
+    print_comparison,
+    spread,
+)
 from process_usage import Task, Usage, call_task, run
 
 ROWS = {"floats": 20_000, "ids": 60_000}
@@ -132,35 +138,21 @@ def _own(comparison: Comparison, side: str, name: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Lengthwise's readers against other loaders: sequences per CPU second.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = comparison_parser(
+        "Lengthwise's readers against other loaders: sequences per CPU second.", KINDS, rounds=3
     )
     parser.add_argument("environments", type=Path, help="the folder of rivals/environments")
-    parser.add_argument("--kind", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--sides", nargs="+", choices=list(READERS), default=list(READERS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--core", type=int, default=0, help="pin to it; -1: do not pin")
-    parser.add_argument("--folder", type=Path, help="keeps the data [a temporary one]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, for other programs")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        results = {}
-        for kind in KINDS if options.kind == "both" else [options.kind]:
-            contest = Contest(kind, folder.absolute(), options.environments.absolute())
-            comparison = measure(
-                contest,
-                list(dict.fromkeys([BASELINE, *options.sides])),
-                rounds=options.rounds,
-                core=None if options.core < 0 else options.core,
-            )
-            print_result(kind, comparison)
-            results[kind] = comparison.to_json()
-        if options.json:
-            options.json.write_text(json.dumps(results, indent=2) + "\n")
+    def measure_kind(kind: str, folder: Path) -> Comparison:
+        contest = Contest(kind, folder, options.environments.absolute())
+        names = list(dict.fromkeys([BASELINE, *options.sides]))
+        comparison = measure(contest, names, rounds=options.rounds, core=options.core)
+        print_result(kind, comparison)
+        return comparison
+
+    compare_kinds(options, measure_kind)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def measure(path: str) -> dict[str, float]:
     gathered = []
     read_together = Epochs.read_together
 
-    def count(self: Any, epoch: int, steps: np.ndarray) -> list[np.ndarray]:
-        arrays = read_together(self, epoch, steps)
+    def count(self: Any, epoch: int, bucket: int, numbers: np.ndarray) -> list[np.ndarray]:
+        arrays = read_together(self, epoch, bucket, numbers)
         gathered.append(len(arrays[0]))
         return arrays
 

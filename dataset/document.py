@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any, TypeVar
 
 from lengthwise.dataset.errors import LengthwiseError
+from lengthwise.dataset.storage import RemotePath, size_of, storage_path
 
 T = TypeVar("T")
 
-# A manifest takes about 200 bytes a shard: this is room for a million shards.
+# A manifest takes about 230 bytes a shard: this is room for a million shards.
 MAX_DOCUMENT_BYTES = 1 << 28
 
 
@@ -21,7 +21,9 @@ def to_json(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_document(path: str | os.PathLike[str], *, error: type[LengthwiseError]) -> dict[str, Any]:
+def read_document(
+    path: str | os.PathLike[str] | RemotePath, *, error: type[LengthwiseError]
+) -> dict[str, Any]:
     """Reads a JSON object from a file of bounded size.
 
     Args:
@@ -31,9 +33,9 @@ def read_document(path: str | os.PathLike[str], *, error: type[LengthwiseError])
     Raises:
         error: the file is missing, too large, or not a JSON object.
     """
-    path = Path(path)
+    path = storage_path(path)
     try:
-        size = path.stat().st_size
+        size = size_of(path)
         if size > MAX_DOCUMENT_BYTES:
             raise error(f"{path}: {size} bytes is more than a document of Lengthwise can have")
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)

@@ -25,6 +25,7 @@ from lengthwise.dataset.options import (
 )
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
+from lengthwise.dataset.storage import RemotePath, StoragePath, storage_path
 
 MANIFEST_NAME = "dataset.json"
 PLAN_NAME = "plan.json"
@@ -34,6 +35,8 @@ STAGING_NAME = ".staging"
 REJECTED_NAME = "rejected/part-00000.parquet"
 MANIFEST_FORMAT = "lengthwise-dataset"
 MANIFEST_VERSION = 1
+# Each takes about 230 bytes of a document that may have `MAX_DOCUMENT_BYTES`.
+MAX_SHARDS = 1_000_000
 STRIDED, CANONICAL = "strided", "canonical"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -138,7 +141,7 @@ class Manifest:
         padding: the side of a row that is padded, `right` or `left`.
     """
 
-    root: Path
+    root: StoragePath
     fingerprint: str
     created_by: str
     schema: Schema
@@ -153,7 +156,7 @@ class Manifest:
     padding: str = "right"
 
     @property
-    def data_folder(self) -> Path:
+    def data_folder(self) -> StoragePath:
         """Where the shards are."""
         return self.root / data_folder_name(self.fingerprint)
 
@@ -194,7 +197,7 @@ class Manifest:
             if shard.split == split and max_length in (None, shard.max_length)
         )
 
-    def path_of(self, shard: Shard) -> Path:
+    def path_of(self, shard: Shard) -> StoragePath:
         return self.data_folder / shard.name
 
     def records(self, split: str) -> int:
@@ -244,17 +247,17 @@ class Manifest:
         return to_json(self.to_json())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, check_crc: bool = True) -> Manifest:
+    def load(cls, path: str | os.PathLike[str] | RemotePath, *, check_crc: bool = True) -> Manifest:
         """Reads the manifest of a dataset and checks that it is whole and consistent.
 
         Args:
-            path: the dataset folder (or its `dataset.json`).
+            path: the dataset folder (or its `dataset.json`), or its URL.
             check_crc: False skips the manifest's checksum of itself, for `verify`.
 
         Raises:
             ManifestError: there is no dataset, it is of another version, or it was changed.
         """
-        root = Path(path)
+        root = storage_path(path)
         root = root.parent if root.name == MANIFEST_NAME else root
         path = root / MANIFEST_NAME
         if not path.is_file():
@@ -282,14 +285,16 @@ def data_folder_name(fingerprint: str) -> str:
     return f"data-{fingerprint}"
 
 
-def data_folders(root: Path) -> list[Path]:
+def data_folders(root: StoragePath) -> list[StoragePath]:
     """The data folders below a dataset folder, those of other builds too, and nobody else's."""
+    prefix = data_folder_name("")
     return [
         folder
-        for folder in sorted(root.glob(data_folder_name("*")))
-        if _FINGERPRINT.fullmatch(folder.name.removeprefix(data_folder_name("")))
+        for folder in sorted(root.iterdir(), key=str)
+        if folder.name.startswith(prefix)
+        and _FINGERPRINT.fullmatch(folder.name.removeprefix(prefix))
         and folder.is_dir()
-        and not folder.is_symlink()
+        and not (isinstance(folder, Path) and folder.is_symlink())
     ]
 
 
@@ -323,7 +328,7 @@ def _bucket_json(layout: RecordLayout) -> dict[str, Any]:
     }
 
 
-def _from_fields(fields: Fields, *, root: Path) -> Manifest:
+def _from_fields(fields: Fields, *, root: StoragePath) -> Manifest:
     fingerprint = fields.text("fingerprint")
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise fields.fail(f"the fingerprint {fingerprint[:40]!r} is not 16 hex digits")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.document import Fields, read_document, to_json
@@ -23,6 +22,7 @@ from lengthwise.dataset.options import (
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.record import RecordLayout, varint_width
 from lengthwise.dataset.schema import NUMBERS, TOKENS, Schema
+from lengthwise.dataset.storage import RemotePath
 
 PLAN_FORMAT = "lengthwise-plan"
 PLAN_VERSION = 1
@@ -251,13 +251,12 @@ class Plan:
         return to_json(self.to_json())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Plan:
+    def load(cls, path: str | os.PathLike[str] | RemotePath) -> Plan:
         """Reads and checks a plan.
 
         Raises:
             PlanError: not a plan, of another version, or one that contradicts itself.
         """
-        path = Path(path)
         fields = Fields(read_document(path, error=PlanError), place=str(path), error=PlanError)
         if fields.members.get("format") != PLAN_FORMAT:
             raise fields.fail("not a plan of Lengthwise; make one with `lengthwise plan`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import crc32c
@@ -23,11 +22,12 @@ from lengthwise.dataset.manifest import (
 from lengthwise.dataset.record import RecordLayout
 from lengthwise.dataset.schema import LENGTH
 from lengthwise.dataset.shard_records import check_frames, decode_block, read_shard
+from lengthwise.dataset.storage import RemotePath, files_below, storage_path
 
 _BLOCK_BYTES = 1 << 20
 
 
-def verify(path: str | os.PathLike[str]) -> list[str]:
+def verify(path: str | os.PathLike[str] | RemotePath) -> list[str]:
     """Finds every difference between a dataset and its manifest.
 
     Each shard is read whole: size, CRC32C, the checksums of every record, their number, and the sum
@@ -35,7 +35,7 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
     own checksum, the accounts, the plan and files that nothing names are checked too.
 
     Args:
-        path: the dataset folder.
+        path: the dataset folder, or its URL.
 
     Returns:
         One line a fault, each naming a file; empty where the dataset is whole.
@@ -50,7 +50,7 @@ def verify(path: str | os.PathLike[str]) -> list[str]:
         lengthwise.dataset.errors.ManifestError: nowhere: no dataset here (dataset.json is \
 missing); make one with `lengthwise build`
     """
-    root = Path(path)
+    root = storage_path(path)
     if not (root / MANIFEST_NAME).is_file():
         Manifest.load(root)
     try:
@@ -74,9 +74,9 @@ def _faults(manifest: Manifest) -> Iterator[str]:
         if folder != manifest.data_folder:
             yield f"{folder}: is left of another build; build again to be rid of it"
             continue
-        for stray in sorted(folder.rglob("*")):
-            if stray not in named and (stray.is_symlink() or not stray.is_dir()):
-                yield f"{stray}: is not named by the manifest"
+        for name in files_below(folder):
+            if folder / name not in named:
+                yield f"{folder / name}: is not named by the manifest"
 
 
 def _account_faults(manifest: Manifest) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _shard_faults(manifest: Manifest, shard: Shard) -> Iterator[str]:
     path = manifest.path_of(shard)
     layout = manifest.layouts[shard.max_length]
     try:
-        with open(path, "rb") as raw:
+        with path.open("rb") as raw:
             file = _Checked(raw)
             records, steps, damage = _count(file, shard, layout)
     except FileNotFoundError:

@@ -68,20 +68,20 @@ class Epochs:
             step: from the start of the first epoch, whatever `start_step` is.
         """
         epoch, step = divmod(step, self.steps_per_epoch)
-        return self.read_together(self.options.epoch + epoch, np.array([step]))
+        epoch += self.options.epoch
+        bucket, number = self.schedule(epoch)[step]
+        return self.read_together(epoch, bucket, np.array([number]))
 
-    def read_together(self, epoch: int, steps: np.ndarray) -> list[np.ndarray]:
+    def read_together(self, epoch: int, bucket: int, numbers: np.ndarray) -> list[np.ndarray]:
         """The batches of some steps of one bucket, one after another in the same arrays.
 
         Args:
             epoch: its number.
-            steps: (n,) steps of this epoch.
+            bucket: its number.
+            numbers: (n,) which of the bucket's steps in this epoch.
         """
-        schedule = self.schedule(epoch)
-        bucket = self.buckets[schedule.buckets[steps[0]]]
-        num_replicas, replica = self.options.num_replicas, self.options.replica
-        rows = schedule.rows(steps, num_replicas=num_replicas, replica=replica)
-        return self.decoder.decode(bucket, rows)
+        rows = self.schedule(epoch).rows(bucket, numbers, replica=self.options.replica)
+        return self.decoder.decode(self.buckets[bucket], rows)
 
     def schedule(self, epoch: int) -> EpochSchedule:
         """The order of an epoch; the last two are kept."""

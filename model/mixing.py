@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lengthwise.dataset import UsageError
+from lengthwise.model.interleaving import Interleaving
 
 
 def mix_datasets(
@@ -56,8 +57,8 @@ def mixing_order(
 ) -> np.ndarray:
     """Which dataset each batch of a mixture comes from.
 
-    A dataset has its share to within one batch of the whole, and is spread evenly: the j-th of its
-    n batches stands at (j + u) / n of the mixture, u random within [0, 1).
+    A dataset has its share to within one batch of the whole, and is spread evenly over it; see
+    `interleaving`.
 
     Args:
         counts: batches of each dataset.
@@ -82,7 +83,6 @@ def mixing_order(
     # As long as the dataset that runs out first allows; one with no share cannot.
     scale = min((count / s for count, s in zip(counts, shares, strict=True) if s), default=0)
     taken = [int(share * scale) for share in shares]
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    places = [(np.arange(n) + rng.random(n)) / max(1, n) for n in taken]
-    dataset = np.repeat(np.arange(len(taken), dtype=np.int64), taken)
-    return dataset[np.argsort(np.concatenate([np.empty(0), *places]), kind="stable")]
+    order = Interleaving(taken, (seed,))
+    blocks = [order.block(number).sources for number in range(order.num_blocks)]
+    return np.concatenate([np.empty(0, np.int64), *blocks])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,8 +139,6 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     arrange = (lambda values: values) if ragged else epochs.decoder.structure
     dtypes, shapes = _dtypes_and_shapes(streams)
     batch_spec = arrange({name: tf.TensorSpec(shapes[name], dtypes[name]) for name in dtypes})
-    elements = tf.nest.flatten(batch_spec)
-    output_types = [spec.dtype for spec in elements]
 
     def read_chunk(chunk: tf.Tensor, epoch: tf.Tensor, stream: tf.Tensor) -> list[tf.Tensor]:
         arrays = tf.numpy_function(
@@ -151,49 +149,29 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
         )
         return tf.nest.flatten(arrange(dict(zip(dtypes, arrays, strict=True))))
 
-    scalars = [tf.TensorSpec((), tf.int64)] * 3
-    read = tf.function(read_chunk, autograph=False).get_concrete_function(*scalars)
+    def read_order(block: tf.Tensor, epoch: tf.Tensor) -> list[tf.Tensor]:
+        def order(epoch: int, block: int) -> np.ndarray:
+            return places[streams.order(epoch, block)]
 
-    def stream_of(epoch: tf.Tensor, stream: int, numbers: tf.Tensor) -> tf.data.Dataset:
-        # As `map` and `unbatch` do it, but with one trace for all streams and without the function
-        # that `unbatch` maps first; tracing is most of what comes before the first batch.
-        chunked = [None] if stream != streams.rest else []
-        batches = tf.raw_ops.MapDataset(
-            input_dataset=numbers,
-            other_arguments=[epoch, np.int64(stream)],
-            f=read,
-            output_types=output_types,
-            output_shapes=[[*chunked, *spec.shape] for spec in elements],
-        )
-        if chunked:
-            batches = tf.raw_ops.UnbatchDataset(
-                input_dataset=batches,
-                output_types=output_types,
-                output_shapes=[spec.shape for spec in elements],
-            )
-        return tf.data.experimental.from_variant(batches, batch_spec)
+        return [
+            tf.numpy_function(call_from_tensorflow(order), [epoch, block], tf.int64, stateful=False)
+        ]
 
-    def layout(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        chunks = [streams.num_chunks(epoch, stream) for stream in used]
-        return places[streams.order(epoch)], np.array(chunks, np.int64)
+    read, order = _traced(read_chunk, 3), _traced(read_order, 2)
 
-    @tf.autograph.experimental.do_not_convert
-    def read_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order, chunks = tf.numpy_function(
-            call_from_tensorflow(layout), [epoch], (tf.int64, tf.int64), stateful=False
-        )
-        order.set_shape((None,))
-        chunks.set_shape((len(used),))
-        zero, one = tf.constant(0, tf.int64), tf.constant(1, tf.int64)
+    def extent(epoch: int) -> np.ndarray:
+        return np.array([*streams.blocks(epoch), *streams.num_chunks(epoch)[used]], np.int64)
+
+    def read_epoch(epoch: Any, extent: Any) -> tf.data.Dataset:
+        start, stop, *chunks = tf.unstack(extent)
         parts = []
-        for stream, stop in zip(used, tf.unstack(chunks), strict=True):
-            numbers = tf.raw_ops.RangeDataset(
-                start=zero, stop=stop, step=one, output_types=[tf.int64], output_shapes=[()]
-            )
-            parts.append(stream_of(epoch, stream, numbers))
+        for stream, count in zip(used, chunks, strict=True):
+            others = [epoch, np.int64(stream)]
+            cut = stream != streams.rest
+            parts.append(_calls(read, np.int64(0), count, others, batch_spec, cut=cut))
         if len(parts) == 1:
             return parts[0]
-        choices = tf.data.Dataset.from_tensor_slices(order)
+        choices = _calls(order, start, stop, [epoch], tf.TensorSpec((), tf.int64), cut=True)
         return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=False)
 
     @tf.autograph.experimental.do_not_convert
@@ -207,13 +185,60 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     # Replicas share the work by `replica`; sharding the steps once more would lose rows.
     settings.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     steps_left = len(epochs) - epochs.options.start_step
-    batches = tf.data.Dataset.range(*streams.epoch_range).flat_map(read_epoch)
+    first, end = streams.epoch_range
+    if end - first == 1:
+        # The function of `flat_map` takes time to trace.
+        batches = read_epoch(np.int64(first), extent(first))
+    else:
+        # Of the first epoch there may be less left than of the others.
+        left, whole = extent(first), extent(first + 1)
+        batches = tf.data.Dataset.range(first, end).flat_map(
+            tf.autograph.experimental.do_not_convert(
+                lambda epoch: read_epoch(epoch, tf.where(epoch == first, left, whole))
+            )
+        )
     return (
         (batches.map(without_padding) if ragged else batches)
         .apply(tf.data.experimental.assert_cardinality(steps_left))
         .prefetch(_PREFETCHED_BATCHES)
         .with_options(settings)
     )
+
+
+def _traced(function: Callable[..., Any], scalars: int) -> Any:
+    specs = [tf.TensorSpec((), tf.int64)] * scalars
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _calls(
+    function: Any, start: Any, stop: Any, others: list[Any], spec: Any, *, cut: bool
+) -> tf.data.Dataset:
+    """What a traced function gives for each number of a range, cut into elements if asked for."""
+    # As `range`, `map` and `unbatch` do it, but with one trace for all streams and without the
+    # function that `unbatch` maps first; tracing is most of what comes before the first batch.
+    specs = tf.nest.flatten(spec)
+    output_types = [spec.dtype for spec in specs]
+    elements = tf.raw_ops.RangeDataset(
+        start=start,
+        stop=stop,
+        step=np.int64(1),
+        output_types=[tf.int64],
+        output_shapes=[()],
+    )
+    elements = tf.raw_ops.MapDataset(
+        input_dataset=elements,
+        other_arguments=others,
+        f=function,
+        output_types=output_types,
+        output_shapes=[[*([None] if cut else []), *spec.shape] for spec in specs],
+    )
+    if cut:
+        elements = tf.raw_ops.UnbatchDataset(
+            input_dataset=elements,
+            output_types=output_types,
+            output_shapes=[spec.shape for spec in specs],
+        )
+    return tf.data.experimental.from_variant(elements, spec)
 
 
 def _dtypes_and_shapes(

@@ -1,25 +1,22 @@
 """The order of an epoch: which bucket at each step, and which of its rows.
 
 A bucket's rows are shuffled as a whole and cut into batches; the batches of all buckets are then
-interleaved so that each bucket is spread over the whole epoch. Batch j of the n batches of a bucket
-stands at (j + u) / n of the epoch, where u is random within [0, 1):
+interleaved so that each bucket is spread over the whole epoch.
 
-    short rows   |  a    | b     |    c  | d     |       n = 4
-    long rows    |        A      |   B           |       n = 2
-    epoch          a      A b      B  c    d
-
-All of it follows from the number of rows of each bucket, the seed and the epoch. What it keeps
-grows by 28 bytes a step, not by rows: their order is computed batch by batch.
+All of it follows from the number of rows of each bucket, the seed and the epoch, and is computed
+where it is asked for: neither the order of rows nor that of steps is ever there as a whole.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lengthwise.model.permutation import Permutation, random_bits
+from lengthwise.model.interleaving import Interleaving
+from lengthwise.model.permutation import Permutation
 
 # Stands for a row that is not there: mask and length 0.
 NO_ROW = -1
@@ -28,62 +25,100 @@ _ROWS, _BATCHES, _PLACES = range(3)
 
 
 @dataclass(frozen=True)
+class BucketSteps:
+    """How the rows of a bucket are cut into steps, which its replicas share.
+
+    Attributes:
+        rows: of the bucket.
+        batch_size: of each replica.
+        num_replicas: replicas that share each step.
+        count: how many steps.
+        short: the numbers of steps that are not full, ascending, and how many rows they lack.
+        filled: whether these are filled with `NO_ROW`.
+        order: of the rows; None where they stay in order.
+    """
+
+    rows: int
+    batch_size: int
+    num_replicas: int
+    count: int
+    short: tuple[tuple[int, int], ...]
+    filled: bool
+    order: Permutation | None
+
+    @property
+    def uneven(self) -> tuple[int, ...]:
+        """The numbers of steps whose batches are not as large as the others, ascending."""
+        return () if self.filled else tuple(number for number, _ in self.short)
+
+    def even(self, start: int, stop: int) -> np.ndarray:
+        """The numbers of some steps, counted without the uneven ones: (stop - start,) int64."""
+        numbers = np.arange(start, stop)
+        for uneven in self.uneven:
+            numbers += numbers >= uneven
+        return numbers
+
+    def read(self, numbers: np.ndarray, replica: int) -> np.ndarray:
+        """The rows of a replica's batches at steps (n,), one after another; see `EpochSchedule`."""
+        step_rows = self.batch_size * self.num_replicas
+        starts = numbers * step_rows
+        stops = starts + step_rows
+        for number, lacking in self.short:
+            starts -= lacking * (numbers > number)
+            stops -= lacking * (numbers >= number)
+        within = replica + self.num_replicas * np.arange(self.batch_size)
+        places = (starts[:, None] + within).ravel()  # (n·B,)
+        if not self.short:
+            return self._ordered(places)
+        there = places < np.repeat(stops, self.batch_size)
+        if self.filled:
+            # Only places of the order have a row.
+            return np.where(there, self._ordered(np.minimum(places, self.rows - 1)), NO_ROW)
+        return self._ordered(places[there])
+
+    def _ordered(self, places: np.ndarray) -> np.ndarray:
+        return places if self.order is None else self.order[places]
+
+
+@dataclass(frozen=True)
 class EpochSchedule:
     """The batches of one epoch, for all replicas.
 
     Attributes:
-        buckets: (steps,) int32, the bucket that every replica reads at each step.
-        starts, stops: (steps,) int64, the slice of the bucket's row order that all replicas share.
-        row_orders: bucket -> the order of its rows; None where they stay in order.
-        filled_to: (steps,) int64, rows that each replica's batch is filled up to with `NO_ROW`; 0
-            where it is not.
+        buckets: for each bucket its steps.
+        order: of the steps of all buckets.
     """
 
-    buckets: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    row_orders: tuple[Permutation | None, ...]
-    filled_to: np.ndarray
+    buckets: tuple[BucketSteps, ...]
+    order: Interleaving
 
     def __len__(self) -> int:
-        return len(self.buckets)
+        return len(self.order)
 
-    def rows(
-        self, steps: int | np.ndarray, *, num_replicas: int = 1, replica: int = 0
-    ) -> np.ndarray:
-        """The rows of one replica's batch, or of several of one bucket, one after another.
+    def __getitem__(self, step: int) -> tuple[int, int]:
+        """The bucket that every replica reads at a step, and which of the bucket's steps it is."""
+        return self.order[step]
+
+    def rows(self, bucket: int, numbers: int | np.ndarray, *, replica: int = 0) -> np.ndarray:
+        """The rows of a replica's batch, or of several of one bucket, one after another.
 
         Args:
-            steps: one, or (k,) of them; from 0.
-            num_replicas: replicas that share each step.
-            replica: which of them, from 0.
+            bucket: its number.
+            numbers: one of the bucket's steps, or (k,) of them.
+            replica: which one, from 0.
 
         Returns:
             (n,) int64, row numbers within the bucket, `NO_ROW` where a short batch was filled.
             Replicas differ by one row a step at most, filled ones not at all.
         """
-        steps = np.atleast_1d(steps)
-        order = self.row_orders[self.buckets[steps[0]]]
-        parts = []
-        for start, stop, filled_to in zip(
-            self.starts[steps].tolist(),
-            self.stops[steps].tolist(),
-            self.filled_to[steps].tolist(),
-            strict=True,
-        ):
-            parts.append(np.arange(start + replica, stop, num_replicas, dtype=np.int64))
-            if len(parts[-1]) < filled_to:
-                parts.append(np.full(filled_to - len(parts[-1]), NO_ROW, np.int64))
-        places = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if order is None:
-            return places
-        # Only places of the order have a number.
-        return np.where(places == NO_ROW, NO_ROW, order[np.maximum(places, 0)])
+        return self.buckets[bucket].read(np.atleast_1d(numbers), replica)
 
-    def full_steps(self, batch_sizes: Sequence[int], *, num_replicas: int = 1) -> np.ndarray:
-        """(steps,) bool, where every replica's batch has the batch size of its bucket."""
-        sizes = np.asarray(batch_sizes, np.int64)[self.buckets]
-        return (self.filled_to == sizes) | (self.stops - self.starts == sizes * num_replicas)
+    @functools.cached_property
+    def uneven(self) -> list[tuple[int, int]]:
+        """Bucket and number of the uneven steps of all buckets, in the order of the epoch."""
+        items = [(b, number) for b, steps in enumerate(self.buckets) for number in steps.uneven]
+        buckets, numbers = np.array(items, np.int64).reshape(-1, 2).T
+        return [items[i] for i in self.order.argsort(buckets, numbers).tolist()]
 
 
 def epoch_schedule(
@@ -108,52 +143,46 @@ def epoch_schedule(
         num_replicas: replicas that share each step.
         drop_remainder: leave out the rows that do not fill a batch of every replica.
         pad_remainder: fill the batches that they do not fill with `NO_ROW`.
-        longest_first: begin with a batch of the last bucket that has rows, its largest one.
+        longest_first: begin with a batch of the last bucket that has steps, its largest one.
 
     Returns:
         The schedule. Its number of steps does not depend on seed, epoch or shuffle.
 
     Example:
         >>> schedule = epoch_schedule([5, 2], [2, 2], shuffle=False)
-        >>> [(int(b), schedule.rows(i).tolist()) for i, b in enumerate(schedule.buckets)]
+        >>> [(bucket, schedule.rows(bucket, number).tolist()) for bucket, number in schedule.order]
         [(0, [0, 1]), (0, [2, 3]), (0, [4]), (1, [0, 1])]
     """
-    buckets, sizes, starts, places, orders = [], [], [], [], []
-    for bucket, (rows, batch_size) in enumerate(zip(records, batch_sizes, strict=True)):
-        size = _step_sizes(
-            rows,
-            batch_size,
-            num_replicas,
-            drop_remainder=drop_remainder,
-            pad_remainder=pad_remainder,
+    cuts = [
+        _cut(rows, size * num_replicas, num_replicas, drop=drop_remainder, even=pad_remainder)
+        for rows, size in zip(records, batch_sizes, strict=True)
+    ]
+    first = max((b for b, (count, _) in enumerate(cuts) if count and longest_first), default=None)
+    buckets = []
+    for bucket, (rows, size, (count, lacking)) in enumerate(
+        zip(records, batch_sizes, cuts, strict=True)
+    ):
+        # Otherwise short batches would always come last, where they weigh most in a model.
+        shuffled = shuffle and (bucket != first or count > len(lacking))
+        numbers = count - 1 - np.arange(len(lacking))
+        if shuffled:
+            full = int(bucket == first)
+            draw = Permutation(count - full, (seed, epoch, bucket, _BATCHES))
+            numbers = full + draw[np.arange(len(lacking))]
+        buckets.append(
+            BucketSteps(
+                rows,
+                size,
+                num_replicas,
+                count,
+                tuple(sorted(zip(numbers.tolist(), lacking, strict=True))),
+                filled=pad_remainder,
+                order=Permutation(rows, (seed, epoch, bucket, _ROWS)) if shuffle else None,
+            )
         )
-        if shuffle:
-            # Otherwise short batches would always come last, where they weigh most in a model.
-            size = size[
-                Permutation(len(size), (seed, epoch, bucket, _BATCHES))[np.arange(len(size))]
-            ]
-            jitter = _uniform(len(size), (seed, epoch, bucket, _PLACES))
-            places.append((np.arange(len(size)) + jitter) / max(1, len(size)))
-        orders.append(Permutation(rows, (seed, epoch, bucket, _ROWS)) if shuffle else None)
-        buckets.append(np.full(len(size), bucket, np.int32))
-        starts.append(np.cumsum(size) - size)
-        sizes.append(size)
-
-    all_buckets, all_starts, all_sizes = _join(buckets), _join(starts), _join(sizes)
-    if shuffle:
-        by_place = np.argsort(_join(places), kind="stable")
-        all_buckets, all_starts = all_buckets[by_place], all_starts[by_place]
-        all_sizes = all_sizes[by_place]
-    if longest_first and len(all_buckets):
-        longest = np.flatnonzero(all_buckets == all_buckets.max())
-        first = longest[np.argmax(all_sizes[longest])]
-        order = np.concatenate([[first], np.delete(np.arange(len(all_buckets)), first)])
-        all_buckets, all_starts = all_buckets[order], all_starts[order]
-        all_sizes = all_sizes[order]
-    filled_to = np.zeros(len(all_buckets), np.int64)
-    if pad_remainder:
-        filled_to = np.asarray(batch_sizes, np.int64)[all_buckets]
-    return EpochSchedule(all_buckets, all_starts, all_starts + all_sizes, tuple(orders), filled_to)
+    places = (seed, epoch, len(buckets), _PLACES) if shuffle else None
+    order = Interleaving([count for count, _ in cuts], places, first=first)
+    return EpochSchedule(tuple(buckets), order)
 
 
 def steps_per_epoch(
@@ -169,31 +198,20 @@ def steps_per_epoch(
         >>> steps_per_epoch([5, 2], [2, 2]), steps_per_epoch([5, 2], [2, 2], drop_remainder=True)
         (4, 3)
     """
-    steps = 0
-    for rows, batch_size in zip(records, batch_sizes, strict=True):
-        full, rest = divmod(rows, batch_size * num_replicas)
-        steps += full + (rest > 0 and not drop_remainder)
-    return steps
+    return sum(
+        _cut(rows, size * num_replicas, num_replicas, drop=drop_remainder, even=True)[0]
+        for rows, size in zip(records, batch_sizes, strict=True)
+    )
 
 
-def _step_sizes(
-    rows: int, batch_size: int, num_replicas: int, *, drop_remainder: bool, pad_remainder: bool
-) -> np.ndarray:
-    """Rows that all replicas together read at each step of a bucket."""
-    step_rows = batch_size * num_replicas
+def _cut(
+    rows: int, step_rows: int, num_replicas: int, *, drop: bool, even: bool
+) -> tuple[int, list[int]]:
+    """The number of steps of a bucket, and how many rows each step that is not full lacks."""
     full, rest = divmod(rows, step_rows)
-    sizes = [step_rows] * full
-    if rest and not drop_remainder:
-        sizes.append(rest)
-        if not pad_remainder and full and rest < num_replicas <= step_rows - num_replicas + rest:
-            # Too few rows to go round: the step before gives some, so that no replica goes empty.
-            sizes[-1], sizes[-2] = num_replicas, step_rows - num_replicas + rest
-    return np.array(sizes, np.int64)
-
-
-def _uniform(n: int, seed: Sequence[int]) -> np.ndarray:
-    return (random_bits(n, seed) >> np.uint64(11)) * 2.0**-53
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+    if drop or not rest:
+        return full, []
+    if not even and full and rest < num_replicas <= step_rows - num_replicas + rest:
+        # Too few rows to go round: the step before gives some, so that no replica goes empty.
+        return full + 1, [step_rows - num_replicas, num_replicas - rest]
+    return full + 1, [step_rows - rest]

@@ -2,17 +2,18 @@
 
 Strided shards are mapped as they are. Canonical ones are gone through once, for where each record
 ends (eight bytes a row). Compressed ones are unpacked once, into a file without a name in the
-folder for temporary files, as rows are read in any order; it goes with the last reader.
+folder for temporary files, as rows are read in any order; it goes with the last reader. So do those
+of an object store, which are copied there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -33,6 +34,7 @@ from lengthwise.dataset.compression import NONE, read_unpacked
 from lengthwise.dataset.record import decode_payload
 from lengthwise.dataset.schema import LENGTH
 from lengthwise.dataset.shard_records import check_frames, read_shard
+from lengthwise.dataset.storage import RemotePath, StoragePath, open_local, side_by_side
 from lengthwise.model.row_filter import RowFilter, proportional_shares
 
 INTEGRITY = ("first", "always", "never")
@@ -181,12 +183,14 @@ def open_split(
 
     def open_bucket(max_length: int, shards: Sequence[Shard]) -> BucketRows:
         layout = manifest.layouts[max_length]
-        opened = [
-            _open_shard(manifest.path_of(shard), shard, layout, integrity=integrity)
-            for shard in shards
-        ]
+
+        def open_shard(shard: Shard) -> OpenShard:
+            return _open_shard(manifest.path_of(shard), shard, layout, integrity=integrity)
+
+        in_turn = side_by_side if isinstance(manifest.root, RemotePath) else map
+        opened = tuple(in_turn(open_shard, shards))
         ends = np.cumsum([shard.records for shard in shards], dtype=np.int64)
-        return BucketRows(layout, tuple(opened), ends)
+        return BucketRows(layout, opened, ends)
 
     longest = manifest.max_lengths
     shortest = dict(zip(longest, (end + 1 for end in (0, *longest[:-1])), strict=True))
@@ -224,10 +228,17 @@ def _column(matrix: Any, field: Field, dtype: np.dtype) -> np.ndarray:
     return np.ndarray((records,), dtype, matrix.data, field.offset, (stride,))
 
 
-def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: str) -> OpenShard:
+def _open_shard(
+    path: StoragePath, shard: Shard, layout: RecordLayout, *, integrity: str
+) -> OpenShard:
+    remote = isinstance(path, RemotePath)
+    # Of a copy: the copy that another reader of this process has checked is taken as it is.
+    identity = (str(path), 0, 0, shard.nbytes, shard.crc32c)
+    if remote and integrity != "always" and (opened := _opened.get(identity)) is not None:
+        return opened
     try:
         # One open file for check and map: what was checked is what will be read.
-        with open(path, "rb") as file:
+        with open_local(path) as file:
             status = os.fstat(file.fileno())
             plain = shard.compression == NONE and not layout.canonical
             expected = shard.records * layout.stride if plain else shard.nbytes
@@ -236,13 +247,17 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: st
                     f"{path}: has {status.st_size} bytes, the manifest says {shard.nbytes} for "
                     f"{shard.records} records of {layout.stride}; build the dataset again"
                 )
-            identity = (str(path), status.st_ino, status.st_mtime_ns, shard.nbytes, shard.crc32c)
-            if integrity == "always" or (integrity == "first" and identity not in _checked):
+            if not remote:
+                own = status.st_ino, status.st_mtime_ns
+                identity = (str(path), *own, shard.nbytes, shard.crc32c)
+            if integrity == "always" or (
+                integrity == "first" and (remote or identity not in _checked)
+            ):
                 _check_crc(path, file, shard, layout)
                 _checked.add(identity)
-            if plain:
+            if plain and not remote:
                 return _as_records(_mapped(file), shard, layout)
-            opened = _opened.get(identity)
+            opened = None if remote else _opened.get(identity)
             if opened is None:
                 packed = shard.compression != NONE
                 flat = _unpacked(path, file, shard, layout) if packed else _mapped(file)
@@ -267,7 +282,7 @@ def _open_shard(path: Path, shard: Shard, layout: RecordLayout, *, integrity: st
         ) from None
 
 
-def _unpacked(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> np.ndarray:
+def _unpacked(path: StoragePath, file: BinaryIO, shard: Shard, layout: RecordLayout) -> np.ndarray:
     """(bytes,) uint8, a shard unpacked, mapped from a file that has no name."""
     file.seek(0)
     most = shard.records * layout.stride
@@ -304,7 +319,7 @@ def _as_records(flat: np.ndarray, shard: Shard, layout: RecordLayout) -> OpenSha
     return records
 
 
-def _check_crc(path: Path, file: BinaryIO, shard: Shard, layout: RecordLayout) -> None:
+def _check_crc(path: StoragePath, file: BinaryIO, shard: Shard, layout: RecordLayout) -> None:
     file.seek(0)
     crc = 0
     while block := file.read(_BLOCK_BYTES):
@@ -338,6 +353,8 @@ def _allow_open_files(shards: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A job may read several splits, and the same one more than once.
     wanted = 4 * shards + 256
+    with contextlib.suppress(OSError):
+        wanted += len(os.listdir("/dev/fd"))
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

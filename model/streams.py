@@ -13,11 +13,10 @@ Batches that are shorter than the others of their bucket make up the last stream
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from lengthwise.model.epochs import Epochs
+from lengthwise.model.schedule import EpochSchedule
 
 # More batches at a time would not be faster, and memory grows with them.
 _CHUNK_BATCHES = 16
@@ -40,61 +39,71 @@ class BatchStreams:
         # The number of the last stream, whose batches differ in shape.
         self.rest = len(epochs.buckets)
         self.chunk_batches.append(1)
-        self._first_epoch, self._first_step = divmod(
-            epochs.options.start_step, max(1, epochs.steps_per_epoch)
-        )
-        self._steps: dict[int, list[np.ndarray]] = {}
-        self._lock = threading.Lock()
+        options, steps = epochs.options, epochs.steps_per_epoch
+        epochs_done = min(options.start_step // max(1, steps), options.epochs - 1)
+        self._first_epoch = options.epoch + epochs_done
+        self._first_step = options.start_step - epochs_done * steps
+        schedule = epochs.schedule(self._first_epoch)
+        # Batches of each stream in an epoch, and those that were read before the first step.
+        self._batches = _by_stream(schedule, len(schedule))
+        self._done = _by_stream(schedule, self._first_step)
 
     @property
     def epoch_range(self) -> tuple[int, int]:
-        """The first epoch with steps left, and the one after the last."""
-        options = self.epochs.options
-        empty = self.epochs.steps_per_epoch == 0
-        end = options.epoch + options.epochs
-        return (end if empty else options.epoch + self._first_epoch), end
+        """The first epoch that has steps left, if any has, and the one after the last."""
+        return self._first_epoch, self.epochs.options.epoch + self.epochs.options.epochs
 
     @property
     def used(self) -> list[int]:
         """The streams that ever have a batch."""
-        options, epochs = self.epochs.options, self.epochs
-        filled = options.pad_remainder
-        full, rest = [], False
-        for stream, (rows, size) in enumerate(zip(epochs.records, epochs.sizes, strict=True)):
-            step_rows = size * options.num_replicas
-            if rows >= step_rows or (filled and rows):
-                full.append(stream)
-            rest |= rows % step_rows > 0 and not filled and not options.drop_remainder
         # A dataset without batches still has a shape.
-        return [*full, self.rest] if rest or not full else full
+        return np.flatnonzero(self._batches).tolist() or [self.rest]
 
-    def order(self, epoch: int) -> np.ndarray:
-        """(steps,) int64, the stream of each step that is left of an epoch."""
+    def num_chunks(self, epoch: int) -> np.ndarray:
+        """(streams,) int64, how many times each stream is read in an epoch."""
+        return -(-(self._batches - self._done_in(epoch)) // self.chunk_batches)
+
+    def blocks(self, epoch: int) -> tuple[int, int]:
+        """The first block of the order of an epoch, and the one after the last."""
+        order = self.epochs.schedule(self._first_epoch).order
+        begun = epoch == self._first_epoch
+        return (order.block_of(self._first_step) if begun else 0), order.num_blocks
+
+    def order(self, epoch: int, block: int) -> np.ndarray:
+        """(steps,) int64, the stream of each step that is left of a block of an epoch."""
         schedule = self.epochs.schedule(epoch)
-        full = schedule.full_steps(self.epochs.sizes, num_replicas=self.epochs.options.num_replicas)
-        first = self._first_step if epoch == self.epoch_range[0] else 0
-        return np.where(full, schedule.buckets, self.rest).astype(np.int64)[first:]
-
-    def num_chunks(self, epoch: int, stream: int) -> int:
-        """How many times a stream is read in an epoch."""
-        return -(-len(self._steps_of(epoch)[stream]) // self.chunk_batches[stream])
+        steps = schedule.order.block(block)
+        streams = steps.sources
+        for bucket, number in schedule.uneven:
+            if steps.before[bucket] <= number:
+                streams = np.where(
+                    (steps.sources == bucket) & (steps.numbers == number), self.rest, streams
+                )
+        first = self._first_step if epoch == self._first_epoch else 0
+        return streams[max(0, first - steps.start) :]
 
     def read(self, epoch: int, stream: int, chunk: int) -> list[np.ndarray]:
         """The next batches of a bucket: arrays (batches, B, …); of the rest one batch: (B, …)."""
+        schedule = self.epochs.schedule(epoch)
         batches = self.chunk_batches[stream]
-        steps = self._steps_of(epoch)[stream][chunk * batches : (chunk + 1) * batches]
-        arrays = self.epochs.read_together(epoch, steps)
+        start = int(self._done_in(epoch)[stream]) + chunk * batches
         if stream == self.rest:
-            return arrays
-        return [array.reshape(len(steps), -1, *array.shape[1:]) for array in arrays]
+            bucket, number = schedule.uneven[start]
+            return self.epochs.read_together(epoch, bucket, np.array([number]))
+        stop = min(start + batches, int(self._batches[stream]))
+        numbers = schedule.buckets[stream].even(start, stop)
+        arrays = self.epochs.read_together(epoch, stream, numbers)
+        return [array.reshape(len(numbers), -1, *array.shape[1:]) for array in arrays]
 
-    def _steps_of(self, epoch: int) -> list[np.ndarray]:
-        """For each stream its steps in an epoch, ascending."""
-        with self._lock:
-            if epoch not in self._steps:
-                order = self.order(epoch)
-                first = self.epochs.steps_per_epoch - len(order)
-                by_stream = np.argsort(order, kind="stable")
-                cuts = np.searchsorted(order[by_stream], np.arange(1, self.rest + 1))
-                self._steps = {epoch: np.split(by_stream + first, cuts)}
-            return self._steps[epoch]
+    def _done_in(self, epoch: int) -> np.ndarray:
+        return self._done if epoch == self._first_epoch else np.zeros_like(self._done)
+
+
+def _by_stream(schedule: EpochSchedule, steps: int) -> np.ndarray:
+    """(streams,) int64, of the first so many steps of an epoch."""
+    counts = schedule.order.before(steps)
+    uneven = [
+        sum(number < count for number in bucket.uneven)
+        for bucket, count in zip(schedule.buckets, counts.tolist(), strict=True)
+    ]
+    return np.append(counts - uneven, sum(uneven))

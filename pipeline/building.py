@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, STAGING_NAME, Manifest, Shard
+from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest, Shard
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import Plan
+from lengthwise.dataset.storage import RemotePath, StoragePath, absolute_path
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
 from lengthwise.pipeline.exchange import (
     DATA,
@@ -31,7 +31,8 @@ from lengthwise.pipeline.planning import Findings, ingest, plan_of, statistics_o
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import SourceOptions, status_of
-from lengthwise.pipeline.staging import Staging, shards_folder
+from lengthwise.pipeline.staging import open_staging, shards_folder
+from lengthwise.pipeline.versions import WorkerError
 
 # Options that staged rows do not depend on.
 _LATER = frozenset(
@@ -57,7 +58,8 @@ def build(
 
     Args:
         inputs: files, globs, folders or URLs; `SPLIT=PATH` puts rows into a given split.
-        out: the dataset folder. A dataset that is there stays whole until the new one is.
+        out: the dataset folder, or its URL in an object store. A dataset that is there stays whole
+            until the new one is.
         names: which columns are sequences, labels and context; None takes all list columns.
         options: how to plan; not together with `plan`.
         plan: a plan made before of the same input.
@@ -95,18 +97,18 @@ def build(
     wanted = plan.options if plan is not None else options or PlanOptions()
     features = names or FeatureNames() if plan is None else plan.schema
     source = open_input(inputs, features, reading, element_mask=wanted.element_mask)
-    out = Path(os.path.abspath(out))
-    job = source.job(wanted, out / STAGING_NAME, batch_rows=batch_rows)
+    target = absolute_path(out)
+    job = source.job(wanted, target / STAGING_NAME, batch_rows=batch_rows)
     given = vocabularies if plan is None else plan.vocabularies
     identity = _identity(source, job)
 
-    def gather() -> Findings:
+    def gather(job: IngestJob) -> Findings:
         findings = ingest(source, job, execution, given=given, progress=progress)
         _require_unchanged(source, identity["files"])
         return findings
 
     return run_build(
-        out,
+        target,
         job,
         gather,
         plan=plan,
@@ -126,9 +128,9 @@ def require_one_of(
 
 
 def run_build(
-    out: Path,
+    out: StoragePath,
     job: IngestJob,
-    gather: Callable[[], Findings],
+    gather: Callable[[IngestJob], Findings],
     *,
     plan: Plan | None,
     reading: SourceOptions | None,
@@ -141,7 +143,7 @@ def run_build(
 
     Args:
         out: the dataset folder.
-        job: how rows are ingested; its staging folder is the one in `out`.
+        job: how rows are ingested; where they are staged is decided here.
         gather: ingests them; called once the folder is ours.
         plan: to follow; None makes one.
         reading: what a plan that is made says of how files are read.
@@ -156,22 +158,25 @@ def run_build(
     was_made = claim_output(out)
     staging = None
     try:
-        staging = Staging(Path(job.staging), identity)
-        findings = gather()
+        staging = open_staging(out / STAGING_NAME, identity)
+        job = replace(job, staging=str(staging.folder))
+        findings = gather(job)
         if plan is None:
             plan = plan_of(job.schema, job.options, findings, reading)
         else:
             _require_fit(plan, findings)
-        manifest = _write(plan, job, findings, out, execution, progress)
+        manifest = _write(plan, job, findings, out, execution, progress, staging.confirm)
     except (InputError, SchemaError, PlanError, UsageError):
         # The input is at fault: running again would only meet the same fault.
         if staging is not None:
             staging.remove()
         release_output(out, was_made=was_made)
         raise
-    except BaseException:
+    except BaseException as reason:
         if staging is not None:
-            staging.close() if resumes else staging.remove()
+            # Workers that cannot begin have left nothing to go on with.
+            in_vain = isinstance(reason, WorkerError) and staging.is_new
+            staging.close() if resumes and not in_vain else staging.remove()
         release_output(out, was_made=was_made)
         raise
     staging.remove()
@@ -182,9 +187,10 @@ def _write(
     plan: Plan,
     job: IngestJob,
     findings: Findings,
-    out: Path,
+    out: StoragePath,
     execution: Execution,
     progress: Progress | None,
+    confirm: Callable[[], None],
 ) -> Manifest:
     plan_text = plan.dumps()
     exchange_job = ExchangeJob(
@@ -195,6 +201,11 @@ def _write(
         shards=shards_folder(job.staging, _hash(plan_text)),
         exchange=execution.chosen_exchange,
     )
+    if len(exchange_job.keys) > MAX_SHARDS:
+        raise OutputError(
+            f"{out}: {len(exchange_job.keys):,} shards are more than the {MAX_SHARDS:,} that a "
+            "manifest has room for; run the same command with a larger --shard-size"
+        )
     finished = finished_shards(exchange_job)
     exchange_job = replace(exchange_job, finished=frozenset(finished))
     _require_space(out, plan, finished.values())
@@ -222,12 +233,14 @@ def _write(
         compression=plan.options.compression,
         padding=plan.options.padding,
     )
-    commit(manifest, plan, exchange_job.shards / DATA, findings.rejected)
+    commit(manifest, plan, exchange_job.shards / DATA, findings.rejected, confirm=confirm)
     return manifest
 
 
-def _require_space(out: Path, plan: Plan, finished: Iterable[Shard]) -> None:
+def _require_space(out: StoragePath, plan: Plan, finished: Iterable[Shard]) -> None:
     """Refuses before the first shard what cannot fit, as sizes are known to the byte."""
+    if isinstance(out, RemotePath):
+        return  # an object store has no end
     if plan.options.canonical or plan.options.compression != "none":
         return  # how much that takes is known once it is written
     needed = sum(

@@ -8,13 +8,13 @@ units are compared range by range, in bounded memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
+from lengthwise.dataset.storage import StoragePath, mapped, written_whole
 from lengthwise.pipeline.ingest import IngestJob
 from lengthwise.pipeline.planning import Place
 from lengthwise.pipeline.sources.fitting import plain_columns
@@ -63,8 +63,8 @@ class UnitKeys:
         order = np.argsort(keys)
         values = pa.concat_arrays(self._values).take(pa.array(order))
         table = pa.table({"key": keys[order], "value": values})
-        with pa.OSFile(str(_keys_path(self._job, number)), "wb") as file:
-            with pa.ipc.new_file(file, table.schema) as writer:
+        with written_whole(_keys_path(self._job, number)) as unfinished:
+            with pa.ipc.new_file(str(unfinished), table.schema) as writer:
                 writer.write_table(table)
 
 
@@ -84,14 +84,14 @@ def check_key(columns: pa.Schema, key: str) -> None:
         )
 
 
-def _keys_path(job: IngestJob, number: int) -> Path:
-    return unit_rows_path(job.staging, number).with_suffix(".keys.arrow")
+def _keys_path(job: IngestJob, number: int) -> StoragePath:
+    path = unit_rows_path(job.staging, number)
+    return path.with_name(path.name.replace(".arrow", ".keys.arrow"))
 
 
 def _keys_of(job: IngestJob, number: int) -> pa.Table:
     """Keys of a unit, mapped."""
-    with pa.memory_map(str(_keys_path(job, number))) as file:
-        return pa.ipc.open_file(file).read_all()
+    return pa.ipc.open_file(mapped(_keys_path(job, number))).read_all()
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,6 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -29,6 +28,13 @@ from lengthwise.dataset.manifest import STAGING_NAME, Manifest
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.reading import SourceOptions
+from lengthwise.dataset.storage import (
+    StoragePath,
+    absolute_path,
+    rename,
+    storage_path,
+    written_whole,
+)
 from lengthwise.pipeline.building import require_one_of, run_build
 from lengthwise.pipeline.collected_keys import (
     PLACE,
@@ -46,6 +52,7 @@ from lengthwise.pipeline.sources import InputFile, SourceBatch, SourceFile, Unit
 from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
 from lengthwise.pipeline.sources.source import BATCH_BYTES
 from lengthwise.pipeline.staging import IDENTITY_NAME
+from lengthwise.pipeline.versions import CheckVersions
 
 _LIST_NAME = "collected.list"
 
@@ -73,8 +80,8 @@ def build_from(
         source: of `pa.RecordBatch` or `pa.Table`; a PTransform that makes them in a pipeline, which
             `execution` runs, or a PCollection, whose pipeline is run here as it was made: make that
             without `with`, which would run it a second time.
-        out: the dataset folder, which all workers can write to. A dataset that is there stays whole
-            until the new one is.
+        out: the dataset folder, or its URL, which all workers can write to. A dataset that is there
+            stays whole until the new one is.
         columns: Arrow schema of the batches; other columns of theirs are left out.
         key: the column that tells rows apart, of integers, strings or bytes; no value comes twice.
         names: which columns are sequences, labels and context; None takes all list columns.
@@ -128,13 +135,13 @@ def build_from(
         SourceOptions(),
         element_mask=wanted.element_mask,
     )
-    out = Path(os.path.abspath(out))
-    job = looked_at.job(wanted, out / STAGING_NAME, also=(key,))
+    target = absolute_path(out)
+    job = looked_at.job(wanted, target / STAGING_NAME, also=(key,))
     run = uuid.uuid4().hex
-    stage = StageRows(job, key, run=run, unit_bytes=unit_bytes)
     given = vocabularies if plan is None else plan.vocabularies
 
-    def gather() -> Findings:
+    def gather(job: IngestJob) -> Findings:
+        stage = StageRows(job, key, run=run, unit_bytes=unit_bytes)
         if isinstance(source, beam.PTransform):
             made = "Source" >> source
             run_pipeline(lambda pipeline: pipeline | made | "StageRows" >> stage, execution)
@@ -142,7 +149,7 @@ def build_from(
             with one_line_errors():
                 _ = source | "StageRowsOfDataset" >> stage
                 source.pipeline.run().wait_until_finish()
-        units = _number_units(Path(job.staging))
+        units = _number_units(storage_path(job.staging))
         if units == 0:
             raise InputError(f"{PLACE}: has no rows")
         findings = merged_findings(job, units, places(job, key), given=given)
@@ -151,7 +158,7 @@ def build_from(
         return replace(findings, rejected=tuple(in_order))
 
     return run_build(
-        out,
+        target,
         job,
         gather,
         plan=plan,
@@ -182,6 +189,7 @@ class StageRows(beam.PTransform):
         return (
             input_or_inputs
             | "OneWindow" >> beam.WindowInto(GlobalWindows())
+            | "CheckVersions" >> CheckVersions()
             | "StageUnits" >> beam.ParDo(self._units)
             # What a failed and repeated bundle has left behind is in no list.
             | "GatherUnits" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
@@ -223,13 +231,13 @@ class _StageUnits(beam.DoFn):
 def _require_run(job: IngestJob, run: str) -> None:
     """Raises OutputError unless the staging folder is that of this build."""
     try:
-        ours = run in Path(job.staging, IDENTITY_NAME).read_text(encoding="utf-8")
+        ours = run in (storage_path(job.staging) / IDENTITY_NAME).read_text(encoding="utf-8")
     except OSError:
         ours = False
     if not ours:
         raise OutputError(
-            f"{Path(job.staging).parent}: the pipeline ran again after its build had ended; "
-            "build_from runs it, so make it without `with`, and once for each build"
+            f"{job.staging}: the pipeline ran again after its build had ended; build_from runs it, "
+            "so make it without `with`, and once for each build"
         )
 
 
@@ -277,11 +285,11 @@ def _cast(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
 
 
 def _list_units(numbers: Iterable[int], staging: str) -> None:
-    path = Path(staging, "units", _LIST_NAME)
-    path.write_text(json.dumps(sorted(numbers)), encoding="ascii")
+    with written_whole(storage_path(staging) / "units" / _LIST_NAME) as unfinished:
+        unfinished.write_text(json.dumps(sorted(numbers)), encoding="ascii")
 
 
-def _number_units(staging: Path) -> int:
+def _number_units(staging: StoragePath) -> int:
     """Numbers the units that are listed from 0 and deletes others; returns how many there are."""
     listed = staging / "units" / _LIST_NAME
     if not listed.is_file():
@@ -293,5 +301,6 @@ def _number_units(staging: Path) -> int:
         if match is None or int(match[0]) not in numbers:
             path.unlink()
         else:
-            path.rename(path.with_name(f"{numbers[int(match[0])]:06d}{path.name[match.end() :]}"))
+            number = numbers[int(match[0])]
+            rename(path, path.with_name(f"{number:06d}{path.name[match.end() :]}"))
     return len(numbers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,18 +26,26 @@ from lengthwise.dataset.manifest import (
     data_folders,
 )
 from lengthwise.dataset.plan import Plan
+from lengthwise.dataset.storage import (
+    TEMPORARY_PREFIX,
+    RemotePath,
+    StoragePath,
+    copy_files,
+    files_below,
+    remove_folder,
+    rename,
+    written_whole,
+)
 from lengthwise.pipeline.accounts import Rejected
 from lengthwise.pipeline.report import render_report
 from lengthwise.pipeline.staging import is_staging
 from lengthwise.transforms.vocabulary import vocabulary_text
-from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder, write_text
+from lengthwise.transforms.writing import sync_folder, write_text
 
-_UNFINISHED = re.compile(
-    re.escape(TEMPORARY_PREFIX) + rf"([0-9a-f]{{32}}|{re.escape(Path(REJECTED_NAME).name)})"
-)
+_UNFINISHED = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
 
 
-def claim_output(out: Path) -> bool:
+def claim_output(out: StoragePath) -> bool:
     """Makes the output folder; returns whether it was not there before.
 
     Raises:
@@ -47,7 +54,7 @@ def claim_output(out: Path) -> bool:
     try:
         if not out.exists():
             out.mkdir(parents=True)
-            return True
+            return isinstance(out, Path)
         if not out.is_dir():
             raise OutputError(f"{out}: is a file, not a folder; choose another output folder")
         names = {child.name for child in out.iterdir()}
@@ -63,34 +70,43 @@ def claim_output(out: Path) -> bool:
         )
     if MANIFEST_NAME in names:
         _require_ours(out / MANIFEST_NAME)
-    if not os.access(out, os.W_OK):
+    if isinstance(out, Path) and not os.access(out, os.W_OK):
         raise OutputError(f"{out}: cannot be written to; choose another output folder")
     return False
 
 
-def release_output(out: Path, *, was_made: bool) -> None:
+def release_output(out: StoragePath, *, was_made: bool) -> None:
     """Removes the output folder again if the build made it and nothing is in it."""
     if was_made and out.is_dir() and not any(out.iterdir()):
         out.rmdir()
 
 
-def commit(manifest: Manifest, plan: Plan, staged: Path, rejected: Sequence[Rejected] = ()) -> None:
+def commit(
+    manifest: Manifest,
+    plan: Plan,
+    staged: StoragePath,
+    rejected: Sequence[Rejected] = (),
+    *,
+    confirm: Callable[[], None] = lambda: None,
+) -> None:
     """Makes a finished build the dataset of its folder.
 
-    Up to the rename of the manifest, readers see the old dataset; from then on the new one. The
-    plan stands in the data folder too, so that at no moment a manifest is without its plan.
+    Up to the moment when the manifest is replaced, readers see the old dataset; from then on the
+    new one. The plan stands in the data folder too, so that at no moment a manifest is without it.
 
     Args:
         manifest: of the new dataset.
         plan: of the new dataset.
         staged: folder of its shards.
         rejected: faulty rows that were left out.
+        confirm: called right before the manifest is replaced, to raise where that must not be.
     """
     plan_text = plan.dumps()
     _sweep_unfinished(manifest.root)
     _move_shards(manifest, staged)
     write_text(manifest.data_folder / PLAN_NAME, plan_text)
     old_vocabularies = _vocabulary_files(manifest.root)
+    confirm()
     write_text(manifest.root / MANIFEST_NAME, manifest.dumps())
     write_text(manifest.root / PLAN_NAME, plan_text)
     _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan, old_vocabularies)
@@ -101,40 +117,52 @@ def commit(manifest: Manifest, plan: Plan, staged: Path, rejected: Sequence[Reje
 
 def sweep(manifest: Manifest) -> None:
     """Deletes data folders and shards that the manifest does not name; nobody else's files."""
-    named = {manifest.path_of(shard) for shard in manifest.shards}
-    named.add(manifest.data_folder / PLAN_NAME)
+    data = manifest.data_folder
     for folder in data_folders(manifest.root):
-        if folder != manifest.data_folder:
-            shutil.rmtree(folder)
-    for path in sorted(manifest.data_folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
+        if folder != data:
+            remove_folder(folder)
+    for name in files_below(data).keys() - {PLAN_NAME, *(shard.name for shard in manifest.shards)}:
+        (data / name).unlink()
+    if isinstance(data, Path):
+        for path in sorted(data.rglob("*"), reverse=True):
+            if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
                 path.rmdir()
-        elif path not in named:
-            path.unlink()
 
 
-def _sweep_unfinished(root: Path) -> None:
+def _sweep_unfinished(root: StoragePath) -> None:
     """Deletes documents that a build was killed over before they had a name."""
+    if isinstance(root, RemotePath):
+        return
     for folder in (root, root / VOCABULARY_FOLDER, (root / REJECTED_NAME).parent):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
             if _UNFINISHED.fullmatch(path.name):
                 path.unlink()
 
 
-def _move_shards(manifest: Manifest, staged: Path) -> None:
+def _move_shards(manifest: Manifest, staged: StoragePath) -> None:
     """Moves the shards to the data folder, which is named by what is in them."""
     target = manifest.data_folder
-    if manifest.shards and not target.exists():
-        os.rename(staged, target)
+    if isinstance(target, RemotePath):
+        # The store copies them; those in staging stay, should this be stopped half-way.
+        try:
+            copy_files((staged / shard.name, target / shard.name) for shard in manifest.shards)
+        except OSError as reason:
+            raise OutputError(f"{reason.filename}: {reason.strerror}; build again") from None
+    elif manifest.shards and not target.exists():
+        rename(staged, target)
+    else:
+        for shard in manifest.shards:
+            if (staged / shard.name).is_file():
+                # The folder was there: the same bytes again, or better ones for damaged ones.
+                manifest.path_of(shard).parent.mkdir(parents=True, exist_ok=True)
+                rename(staged / shard.name, manifest.path_of(shard))
+    there = files_below(target)
     for shard in manifest.shards:
-        path = manifest.path_of(shard)
-        if (staged / shard.name).is_file():
-            # The folder was there: the same bytes again, or better ones where they were damaged.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged / shard.name, path)
-        if not path.is_file() or path.stat().st_size != shard.nbytes:
-            raise OutputError(f"{path}: vanished while the build ran; run the same command again")
+        if there.get(shard.name) != shard.nbytes:
+            raise OutputError(
+                f"{manifest.path_of(shard)}: vanished while the build ran; run the same command "
+                "again"
+            )
     for split in {shard.split for shard in manifest.shards}:
         sync_folder(target / split)
     target.mkdir(exist_ok=True)
@@ -142,7 +170,7 @@ def _move_shards(manifest: Manifest, staged: Path) -> None:
     sync_folder(manifest.root)
 
 
-def _vocabulary_files(root: Path) -> set[str]:
+def _vocabulary_files(root: StoragePath) -> set[str]:
     """Names of the vocabularies of the dataset that is there now."""
     try:
         return {_vocabulary_file(name) for name in Plan.load(root / PLAN_NAME).vocabularies}
@@ -154,7 +182,7 @@ def _vocabulary_file(feature: str) -> str:
     return f"{quote(feature, safe='')}.txt"
 
 
-def _write_vocabularies(folder: Path, plan: Plan, old: set[str]) -> None:
+def _write_vocabularies(folder: StoragePath, plan: Plan, old: set[str]) -> None:
     """The vocabularies for people to read; programs take them from the plan."""
     names = {_vocabulary_file(name): name for name in plan.vocabularies}
     for file in old - set(names):
@@ -167,14 +195,13 @@ def _write_vocabularies(folder: Path, plan: Plan, old: set[str]) -> None:
         write_text(folder / file, vocabulary_text(plan.vocabularies[name]))
 
 
-def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
+def _write_rejected(path: StoragePath, rejected: Sequence[Rejected]) -> None:
     """The rows that were left out because they are faulty, for people to look at."""
     if not rejected:
         path.unlink(missing_ok=True)
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
         return
-    path.parent.mkdir(exist_ok=True)
     table = pa.table(
         {
             "file": pa.array([row.file for row in rejected], pa.string()),
@@ -183,12 +210,8 @@ def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
             "raw": pa.array([row.raw for row in rejected], pa.string()),
         }
     )
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    try:
-        pq.write_table(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 def text_crc32c(text: str) -> int:
@@ -196,7 +219,7 @@ def text_crc32c(text: str) -> int:
     return crc32c.crc32c(text.encode("utf-8"))
 
 
-def _require_ours(path: Path) -> None:
+def _require_ours(path: StoragePath) -> None:
     try:
         document = read_document(path, error=ManifestError)
     except ManifestError as reason:

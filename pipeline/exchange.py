@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -24,6 +23,7 @@ from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.storage import StoragePath, files_below
 from lengthwise.pipeline.staged_rows import StagedRows, StagedUnit, by_shard
 from lengthwise.pipeline.staging import (
     read_reports,
@@ -33,6 +33,8 @@ from lengthwise.pipeline.staging import (
 )
 from lengthwise.pipeline.strings import id_tables, with_ids
 from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.encoding import encode_block
 from lengthwise.transforms.normalization import normalize
 from lengthwise.transforms.packing import KEY, unpack_rows
@@ -66,7 +68,7 @@ class ExchangeJob:
     counts: dict[tuple[str, int], int]
     storage: dict[str, str]
     staging: str
-    shards: Path
+    shards: StoragePath
     exchange: str = "spill"
     finished: frozenset[ShardKey] = frozenset()
 
@@ -90,15 +92,17 @@ def exchange(pipeline: beam.Pipeline, units: int, job: ExchangeJob) -> None:
     _ = (
         pipeline
         | "ListUnits" >> beam.Create(range(units))
+        | "CheckVersions" >> CheckVersions()
         | "ReferToRows" >> beam.FlatMap(refer_to_rows, job)
         | "GroupByShard" >> beam.GroupByKey()
+        | "CheckVersionsOfWriters" >> CheckVersions()
         | "WriteShard" >> beam.ParDo(WriteShard(job))
     )
 
 
 def refer_to_rows(number: int, job: ExchangeJob) -> Iterator[tuple[ShardKey, Any]]:
     """The rows of a unit that each shard takes: where they are, or (`engine`) the rows."""
-    report = UnitReport.from_json(read_reports([unit_report_path(job.staging, number)])[0])
+    report = UnitReport.from_json(next(read_reports([unit_report_path(job.staging, number)])))
     if not report.chunks:
         return
     unit = StagedUnit(job.staging, number)
@@ -189,6 +193,7 @@ def write_shard_of(
     report = [written.records, steps, written.nbytes, written.crc32c]
     path = shard_report_path(job.shards, shard)
     write_report(path, {"shard": [split, max_length, index, count, *report]})
+    count_on_worker("shards")
 
 
 def _places_of_shard(
@@ -231,25 +236,21 @@ def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:
 
 def written_shards(job: ExchangeJob) -> tuple[Shard, ...]:
     """The shards that were written, sorted."""
-    return tuple(_reported(job, job.keys))
+    paths = [shard_report_path(job.shards, key) for key in job.keys]
+    return tuple(
+        Shard(*document["shard"], compression=job.plan.options.compression)
+        for document in read_reports(paths)
+    )
 
 
 def finished_shards(job: ExchangeJob) -> dict[ShardKey, Shard]:
     """The shards that an earlier run finished, and that are still where they should be."""
-    shards = {}
-    for key in job.keys:
-        for shard in _reported(job, [key]):
-            file = job.shards / DATA / shard.name
-            if file.is_file() and file.stat().st_size == shard.nbytes:
-                shards[key] = shard
-    return shards
-
-
-def _reported(job: ExchangeJob, keys: Iterable[ShardKey]) -> Iterator[Shard]:
-    """The shards that have a report."""
-    paths = [shard_report_path(job.shards, key) for key in keys]
-    for document in read_reports(paths):
-        yield Shard(*document["shard"], compression=job.plan.options.compression)
+    there = files_below(job.shards / DATA)
+    return {
+        (shard.split, shard.max_length, shard.index): shard
+        for shard in written_shards(job)
+        if there.get(shard.name) == shard.nbytes
+    }
 
 
 def _to_bytes(rows: pa.RecordBatch) -> bytes:

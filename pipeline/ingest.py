@@ -11,11 +11,8 @@ contiguous piece of each chunk, so choosing them never moves a byte.
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +20,7 @@ import pyarrow as pa
 from lengthwise.dataset.errors import LengthwiseError
 from lengthwise.dataset.options import MAX_LENGTH, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
+from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
 from lengthwise.pipeline.measuring import measure, measure_channels
 from lengthwise.pipeline.sources import BrokenRow, SourceBatch, SourceOptions, Unit, read_unit
@@ -30,6 +28,7 @@ from lengthwise.pipeline.splitting import keys_of, splits_of, training_rows
 from lengthwise.pipeline.staging import unit_report_path, unit_rows_path, write_report
 from lengthwise.pipeline.strings import UnitStrings
 from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
 from lengthwise.transforms.ragged import (
@@ -41,7 +40,7 @@ from lengthwise.transforms.ragged import (
     RaggedRows,
     ragged_rows,
 )
-from lengthwise.transforms.writing import TEMPORARY_PREFIX
+from lengthwise.transforms.uncached_file import UncachedFile
 
 # Of the text of a rejected row.
 _RAW_CHARACTERS = 1000
@@ -91,12 +90,14 @@ def ingest_batches(number: int, unit: Unit, batches: Iterable[SourceBatch], job:
     except LengthwiseError as reason:
         report = UnitReport(error=str(reason))
     write_report(unit_report_path(job.staging, number), report.to_json())
+    count_on_worker("units")
 
 
 def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: IngestJob) -> UnitReport:
     report = UnitReport(splits=list(job.splits))
     strings = UnitStrings(job)
-    with _rows_file(unit_rows_path(job.staging, number)) as file:
+    path = unit_rows_path(job.staging, number)
+    with written_whole(path) as unfinished, UncachedFile(unfinished) as file:
         writer = None
         for batch in batches:
             _reject(batch.broken, unit, job, report)
@@ -116,26 +117,14 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
                     pack_rows(rows, job.schema.as_numbers), rows.lengths, splits
                 )
                 if writer is None:
-                    writer = pa.ipc.new_file(file, packed.schema)
+                    writer = pa.ipc.new_file(pa.PythonFile(file, "w"), packed.schema)
                 writer.write_batch(packed)
                 report.chunks.append(chunk)
         if writer is not None:
             writer.close()
+        file.finish()
         strings.write(number)
     return report
-
-
-@contextmanager
-def _rows_file(path: Path) -> Iterator[pa.OSFile]:
-    """A file that has its name only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _row_numbers(batch: SourceBatch) -> np.ndarray:

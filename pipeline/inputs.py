@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, PlanError, SchemaError
 from lengthwise.dataset.options import MAX_SPLITS, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
+from lengthwise.dataset.storage import StoragePath
 from lengthwise.pipeline.ingest import IngestJob
 from lengthwise.pipeline.sources import (
     SourceFile,
@@ -89,7 +89,7 @@ class Input:
                     )
 
     def job(
-        self, options: PlanOptions, staging: Path, *, also: Sequence[str] = (), **extra: Any
+        self, options: PlanOptions, staging: StoragePath, *, also: Sequence[str] = (), **extra: Any
     ) -> IngestJob:
         """What the workers need to ingest it.
 

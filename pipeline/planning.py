@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import apache_beam as beam
 
@@ -14,6 +14,7 @@ from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
+from lengthwise.dataset.storage import RemotePath, absolute_path, files_below, remove_folder
 from lengthwise.pipeline.accounts import (
     Rejected,
     Tally,
@@ -26,9 +27,10 @@ from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import SourceOptions
-from lengthwise.pipeline.staging import read_reports, unit_report_path, unit_rows_path
+from lengthwise.pipeline.staging import read_reports, unit_report_path, unstaged
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
+from lengthwise.pipeline.versions import CheckVersions
 from lengthwise.transforms.boundaries import (
     STRATEGIES,
     Buckets,
@@ -74,6 +76,7 @@ def make_plan(
     vocabularies: Mapping[str, Sequence[str]] | None = None,
     reading: SourceOptions | None = None,
     execution: Execution | None = None,
+    staging: str | os.PathLike[str] | RemotePath | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Reads the input once and plans a dataset of it.
@@ -85,6 +88,8 @@ def make_plan(
         vocabularies: feature -> its strings in the order of their ids; others are counted.
         reading: how the files are read; None tells the format of each from the file.
         execution: where to run; None runs in this process.
+        staging: folder or URL for reports of the workers, which all of them can write to; deleted
+            at the end. None takes a folder for temporary files, on this machine.
         progress: what shows progress; None shows nothing.
 
     Raises:
@@ -95,8 +100,15 @@ def make_plan(
     source = open_input(
         [os.fspath(path) for path in inputs], names, reading, element_mask=options.element_mask
     )
-    with tempfile.TemporaryDirectory(prefix="lengthwise-plan-") as folder:
-        job = source.job(options, Path(folder), keep_rows=False)
+    with contextlib.ExitStack() as stack:
+        if staging is None:
+            staging = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-plan-"))
+        else:
+            # What a run that was killed has left there may be of another input.
+            remove_folder(absolute_path(staging))
+            stack.callback(remove_folder, absolute_path(staging))
+        folder = absolute_path(staging)
+        job = source.job(options, folder, keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings, source.reading.planned)
 
@@ -114,8 +126,8 @@ def ingest(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    numbered = list(enumerate(source.units))
-    waiting = [(n, unit) for n, unit in numbered if not _is_ingested(n, job)]
+    units = source.units
+    waiting = unstaged(job.staging, units)
     if waiting:
 
         def construct(pipeline: beam.Pipeline) -> None:
@@ -123,13 +135,14 @@ def ingest(
                 pipeline
                 | "ListUnits" >> beam.Create(waiting)
                 | "SpreadUnits" >> beam.Reshuffle()
+                | "CheckVersions" >> CheckVersions()
                 | "IngestUnit" >> beam.Map(ingest_unit, job)
             )
 
-        units = unit_report_path(job.staging, 0).parent
-        with watched(progress, "reading units", len(numbered), lambda: count_reports(units)):
+        reports = unit_report_path(job.staging, 0).parent
+        with watched(progress, "reading units", len(units), lambda: count_reports(reports)):
             run_pipeline(construct, execution)
-    files = [unit.file for unit in source.units]
+    files = [unit.file for unit in units]
 
     def place_of(number: int, row: int) -> Place:
         return files[number].path, files[number].name, row
@@ -159,28 +172,30 @@ def merged_findings(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    reports = unit_reports(job.staging, units)
-    for report in reports:
+    tallies: dict[str, Tally] = {}
+    histograms: dict[str, Mapping[int, int]] = {}
+    summaries = {name: Summary() for name in job.schema.names}
+    channels: dict[str, list[Summary]] = {}
+    rejected: list[Rejected] = []
+    for number, report in enumerate(unit_reports(job.staging, units)):
         if report.error is not None:
             raise InputError(report.error)
-    tallies = merge_tallies(report.tallies for report in reports)
-    rejected = [
-        Rejected(*place_of(number, row), reason, raw)
-        for number, report in enumerate(reports)
-        for row, reason, raw in sorted(report.rejected)
-    ]
+        tallies = merge_tallies([tallies, report.tallies])
+        for split, histogram in report.histograms.items():
+            histograms[split] = merge_histograms([histograms.get(split, {}), histogram])
+        for name, summary in report.summaries.items():
+            summaries[name] = summaries[name].merged(summary)
+        for name, found in report.channels.items():
+            previous = channels.get(name, [Summary()] * len(found))
+            channels[name] = [a.merged(b) for a, b in zip(previous, found, strict=True)]
+        rejected += [
+            Rejected(*place_of(number, row), reason, raw)
+            for row, reason, raw in sorted(report.rejected)
+        ]
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:
         raise InputError(fault_message(reasons, rejected))
-    summaries = {name: Summary() for name in job.schema.names}
-    for report in reports:
-        for name, summary in report.summaries.items():
-            summaries[name] = summaries[name].merged(summary)
-    histograms = {
-        split: merge_histograms(report.histograms.get(split, {}) for report in reports)
-        for split in sorted(tallies)
-    }
     vocabularies, class_counts = vocabularies_of(
         job,
         units,
@@ -188,15 +203,10 @@ def merged_findings(
         size=job.options.vocab_size,
         min_count=job.options.min_count,
     )
-    channels: dict[str, list[Summary]] = {}
-    for report in reports:
-        for name, summaries_ in report.channels.items():
-            previous = channels.get(name, [Summary()] * len(summaries_))
-            channels[name] = [a.merged(b) for a, b in zip(previous, summaries_, strict=True)]
     return Findings(
         units,
         tallies,
-        histograms,
+        {split: histograms.get(split, {}) for split in sorted(tallies)},
         summaries,
         vocabularies,
         class_counts,
@@ -205,25 +215,21 @@ def merged_findings(
     )
 
 
-def _is_ingested(number: int, job: IngestJob) -> bool:
-    rows = unit_rows_path(job.staging, number)
-    return unit_report_path(job.staging, number).is_file() and rows.is_file()
-
-
-def unit_reports(staging: str, units: int) -> list[UnitReport]:
-    """The reports of all units, in order.
+def unit_reports(staging: str, units: int) -> Iterator[UnitReport]:
+    """The reports of all units, in order, one at a time.
 
     Raises:
         OutputError: one is not there.
     """
+    there = files_below(unit_report_path(staging, 0).parent)
     paths = [unit_report_path(staging, number) for number in range(units)]
-    reports = [UnitReport.from_json(document) for document in read_reports(paths)]
-    if len(reports) < units:
+    vanished = sum(path.name not in there for path in paths)
+    if vanished:
         raise OutputError(
-            f"{staging}: {units - len(reports)} of {units} units vanished while the build ran; "
-            "run the same command again"
+            f"{staging}: {vanished} of {units} units vanished while the build ran; run the same "
+            "command again"
         )
-    return reports
+    yield from map(UnitReport.from_json, read_reports(paths))
 
 
 def plan_of(

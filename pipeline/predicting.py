@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +28,7 @@ import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError, LengthwiseError, OutputError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
+from lengthwise.dataset.storage import StoragePath, absolute_path, mapped, written_whole
 from lengthwise.pipeline.progress import Progress, count_reports, watched
 from lengthwise.pipeline.runners import Execution, run_pipeline
 from lengthwise.pipeline.sources import (
@@ -44,13 +44,16 @@ from lengthwise.pipeline.sources import (
     status_of,
 )
 from lengthwise.pipeline.staging import (
-    Staging,
+    open_staging,
     read_reports,
     unit_report_path,
     unit_rows_path,
+    unstaged,
     write_report,
 )
-from lengthwise.transforms.writing import TEMPORARY_PREFIX, sync_folder
+from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.worker_counts import count_on_worker
+from lengthwise.transforms.writing import sync_folder
 
 FILE, ROW, REASON = "file", "row", "reason"
 # In the metadata of the Parquet file; by it a file of ours is known.
@@ -87,7 +90,7 @@ class Predictions:
         reasons: why rows have no prediction -> how many.
     """
 
-    path: Path
+    path: StoragePath
     rows: int
     reasons: Mapping[str, int]
 
@@ -98,7 +101,7 @@ def predict(
     output: str | os.PathLike[str],
     *,
     checkpoint: str = "best",
-    reading: SourceOptions | None = None,
+    reading: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -107,10 +110,10 @@ def predict(
     Args:
         run: the run folder that `lengthwise train` left.
         inputs: files, globs, folders or URLs; they need no labels.
-        output: the Parquet file. Predictions that are there already are replaced.
+        output: the Parquet file, or its URL. Predictions that are there already are replaced.
         checkpoint: "best" or "last".
-        reading: how the files are read; what it leaves open is as the plan of the run says, but
-            the format is told from each file.
+        reading: fields of `SourceOptions`, how the files are read; others are as the plan of the
+            run says, but the format is told from each file.
         execution: where to run; None runs in this process.
         progress: what shows progress; None shows nothing.
 
@@ -134,16 +137,16 @@ make one with `lengthwise train`
     run = os.path.abspath(run)
     loaded = _loaded(run, checkpoint)
     paths = [os.fspath(path) for path in inputs]
-    reading = _as_planned(reading or SourceOptions(), loaded.plan.reading)
-    reading, files = _open_files(paths, loaded.inputs, reading)
-    output = Path(os.path.abspath(output))
-    _check_output(output)
-    staging = Staging(
-        output.parent / f".{output.name}.staging",
+    said = _as_planned(reading or {}, loaded.plan.reading)
+    options, files = _open_files(paths, loaded.inputs, said)
+    target = absolute_path(output)
+    _check_output(target)
+    staging = open_staging(
+        target.parent / f".{target.name}.staging",
         {
             "version": metadata.version("lengthwise"),
             "run": [run, checkpoint, *status_of(os.path.join(run, f"{checkpoint}.keras"))],
-            "reading": dataclasses.asdict(reading),
+            "reading": dataclasses.asdict(options),
             "files": [[f.file.path, f.file.name, *status_of(f.file.path)] for f in files],
         },
     )
@@ -151,17 +154,17 @@ make one with `lengthwise train`
         run=run,
         checkpoint=checkpoint,
         columns=columns_to_read(files, [feature.name for feature in loaded.inputs]),
-        reading=reading,
+        reading=options,
         staging=str(staging.folder),
     )
     try:
         units = [unit for file in files for unit in file.units]
         _predict_units(units, job, execution, progress)
-        reports = read_reports(unit_report_path(job.staging, n) for n in range(len(units)))
+        reports = list(read_reports(unit_report_path(job.staging, n) for n in range(len(units))))
         for report in reports:
             if report["error"] is not None:
                 raise InputError(report["error"])
-        _write_output(output, len(units), job, _no_predictions(loaded, job))
+        _write_output(target, len(units), job, _no_predictions(loaded, job))
     except (InputError, SchemaError):
         # Running again would only meet the same fault.
         staging.remove()
@@ -175,7 +178,7 @@ make one with `lengthwise train`
         for reason, rows in report["reasons"].items():
             reasons[reason] = reasons.get(reason, 0) + rows
     rows = sum(report["rows"] for report in reports)
-    return Predictions(output, rows, dict(sorted(reasons.items())))
+    return Predictions(target, rows, dict(sorted(reasons.items())))
 
 
 def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
@@ -194,18 +197,14 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     except LengthwiseError as reason:
         report["error"] = str(reason)
     write_report(unit_report_path(job.staging, number), report)
+    count_on_worker("units")
 
 
 def _predict_units(
     units: Sequence[Unit], job: PredictJob, execution: Execution, progress: Progress | None
 ) -> None:
     """Predicts all units that have no report yet."""
-    waiting = [
-        (number, unit)
-        for number, unit in enumerate(units)
-        if not unit_report_path(job.staging, number).is_file()
-        or not unit_rows_path(job.staging, number).is_file()
-    ]
+    waiting = unstaged(job.staging, units)
     if not waiting:
         return
 
@@ -214,6 +213,7 @@ def _predict_units(
             pipeline
             | "ListUnits" >> beam.Create(waiting)
             | "SpreadUnits" >> beam.Reshuffle()
+            | "CheckVersions" >> CheckVersions()
             | "PredictUnit" >> beam.Map(predict_unit, job)
         )
 
@@ -271,23 +271,16 @@ def _loaded(run: str, checkpoint: str) -> Any:
     return load_run(run, checkpoint=checkpoint)
 
 
-def _as_planned(reading: SourceOptions, planned: SourceOptions | None) -> SourceOptions:
+def _as_planned(said: Mapping[str, Any], planned: SourceOptions | None) -> SourceOptions:
     """How files are read, with what is not said taken from the plan, except for the format: new
     rows often come in another.
     """
-    if planned is None:
-        return reading
-    usual = SourceOptions()
-    taken = {
-        name: getattr(planned, name)
-        for name in ("tokens", "group_by", "order_by")
-        if getattr(reading, name) == getattr(usual, name)
-    }
+    planned = planned or SourceOptions()
     return replace(
-        reading,
-        **taken,
-        types={**planned.types, **reading.types},
-        shapes={**planned.shapes, **reading.shapes},
+        planned,
+        **{"format": None, **said},
+        types={**planned.types, **said.get("types", {})},
+        shapes={**planned.shapes, **said.get("shapes", {})},
     )
 
 
@@ -354,16 +347,18 @@ def _check_columns(file: SourceFile, features: Sequence[Feature]) -> None:
             )
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: StoragePath) -> None:
     """Raises OutputError unless the file can be made, or holds predictions that may be replaced."""
-    if not output.parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.parent} does not exist")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output}: the folder {output.parent} cannot be written to")
+    if isinstance(output, Path):
+        if not output.parent.is_dir():
+            raise OutputError(f"{output}: the folder {output.parent} does not exist")
+        if not os.access(output.parent, os.W_OK):
+            raise OutputError(f"{output}: the folder {output.parent} cannot be written to")
     if not output.exists():
         return
     try:
-        ours = METADATA in (pq.read_schema(output).metadata or {})
+        with output.open("rb") as file:
+            ours = METADATA in (pq.read_schema(file).metadata or {})
     except (OSError, pa.ArrowException):
         ours = False
     if not ours:
@@ -373,41 +368,31 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _write_part(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+def _write_part(path: StoragePath, table: pa.Table) -> None:
+    with written_whole(path) as unfinished:
+        with pa.ipc.new_file(str(unfinished), table.schema) as writer:
             writer.write_table(table)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _write_output(output: Path, units: int, job: PredictJob, empty: pa.Table) -> None:
+def _write_output(output: StoragePath, units: int, job: PredictJob, empty: pa.Table) -> None:
     """Joins the parts of all units into one file, whole or not at all."""
-    temporary = output.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as file:
+        with written_whole(output) as unfinished, open(unfinished, "wb") as file:
             with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
                 for table in _row_groups(units, job, empty):
                     writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, output)
         sync_folder(output.parent)
     except OSError as reason:
         raise OutputError(f"{output}: cannot be written: {reason.strerror or reason}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _row_groups(units: int, job: PredictJob, empty: pa.Table) -> Iterator[pa.Table]:
     """The parts in tables of as many rows as a row group has, or somewhat more."""
     waiting = empty
     for number in range(units):
-        with pa.memory_map(str(unit_rows_path(job.staging, number))) as file:
-            part = pa.ipc.open_file(file).read_all()
+        part = pa.ipc.open_file(mapped(unit_rows_path(job.staging, number))).read_all()
         waiting = pa.concat_tables([waiting, part])
         full = waiting.num_rows - waiting.num_rows % _ROW_GROUP_ROWS
         if full:

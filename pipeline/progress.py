@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from lengthwise.dataset.storage import StoragePath
+
 _POLL_SECONDS = 0.2
 _LINE_SECONDS = 10.0
 
@@ -42,8 +44,12 @@ def watched(
     done = threading.Event()
 
     def poll() -> None:
-        while not done.wait(_POLL_SECONDS):
+        pause = _POLL_SECONDS
+        while not done.wait(pause):
+            started = time.monotonic()
             progress(phase, total, count)
+            # Listing a large folder of an object store takes seconds.
+            pause = max(_POLL_SECONDS, 10 * (time.monotonic() - started))
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -55,9 +61,11 @@ def watched(
     progress(phase, total, count)
 
 
-def count_reports(folder: Path) -> int:
+def count_reports(folder: StoragePath) -> int:
     """How many reports a folder of the staging area holds."""
-    return sum(1 for path in folder.glob("*.json"))
+    if isinstance(folder, Path) and not folder.is_dir():
+        return 0
+    return sum(path.name.endswith(".json") for path in folder.iterdir())
 
 
 class ConsoleProgress:

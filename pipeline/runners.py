@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import os
+import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms import environments
 
 from lengthwise.dataset.errors import LengthwiseError, OutputError, UsageError
+from lengthwise.pipeline.runner_options import IN_MEMORY, left_open
+from lengthwise.pipeline.shipping import write_wheel
 from lengthwise.pipeline.sources import one_line
+from lengthwise.pipeline.versions import WorkerError
+from lengthwise.pipeline.worker import VERBOSE
+from lengthwise.pipeline.worker_counts import describe_counts
 
 LOCAL_RUNNER = "local"
 # Each is a process with a hundred MiB of its own; past the number of cores none helps.
@@ -32,15 +45,18 @@ class Execution:
     Attributes:
         runner: `local`, or the name of a runner of Beam.
         workers: processes on this machine; the local runner only.
-        beam_args: options handed to Beam as they are, as in `--flink_master=…`.
-        exchange: how rows get to their shards, one of `EXCHANGES`; None takes `spill` for the local
-            runner and `engine` for others.
+        beam_args: options handed to Beam as they are, as in `--flink_master=…`; see
+            `runner_options` for what Lengthwise adds where they leave something open.
+        exchange: how rows get to their shards, one of `EXCHANGES`; None takes `spill` for runners
+            whose shuffle is in memory and `engine` for others.
+        ship: whether workers are sent this Lengthwise as a package, which they install.
     """
 
     runner: str = LOCAL_RUNNER
     workers: int = 1
     beam_args: tuple[str, ...] = ()
     exchange: str | None = None
+    ship: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= MAX_WORKERS:
@@ -51,18 +67,37 @@ class Execution:
             )
 
     def check(self) -> None:
-        """Raises UsageError where Beam knows no such runner or option."""
-        _options(list(self.beam_args))
+        """Raises UsageError where Beam knows no such runner or option, LengthwiseError where the
+        cluster cannot be reached. With `--verbose`, says what Lengthwise has chosen.
+        """
+        options = _options(list(self.beam_args))
+        if self.ship and self.is_local:
+            raise UsageError("--ship is for workers elsewhere; those of --runner local are here")
         if self.runner != LOCAL_RUNNER:
             try:
-                create_runner(self.runner)
+                runner = create_runner(self.runner)
             except (ValueError, ImportError, AttributeError) as reason:
                 raise UsageError(f"--runner {self.runner}: {one_line(reason)}") from None
+            faults = PipelineOptionsValidator(options, runner).validate()
+            if faults:
+                raise UsageError(f"--runner {self.runner}: {' '.join(faults)}")
+            chosen = ["--exchange " + self.chosen_exchange, *self.left_open]
+            _say(f"{self.runner}: {' '.join(chosen)}")
+
+    @cached_property
+    def left_open(self) -> tuple[str, ...]:
+        """What the runner is told beside `beam_args`."""
+        return left_open(self.runner, self.beam_args)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all workers are on this machine."""
+        return self.runner == LOCAL_RUNNER
 
     @property
     def chosen_exchange(self) -> str:
         """The exchange that was asked for, or the one that suits the runner."""
-        return self.exchange or ("spill" if self.runner == LOCAL_RUNNER else "engine")
+        return self.exchange or ("spill" if self.runner in IN_MEMORY else "engine")
 
 
 def run_pipeline(construct: Callable[[beam.Pipeline], Any], execution: Execution) -> None:
@@ -76,15 +111,25 @@ def run_pipeline(construct: Callable[[beam.Pipeline], Any], execution: Execution
         OutputError: a worker could not write (disk full, no permission).
         LengthwiseError: the pipeline failed; one line says why.
     """
-    args = list(execution.beam_args)
+    args = [*execution.beam_args, *execution.left_open]
     runner = execution.runner
     if runner == LOCAL_RUNNER:
         # FnApiRunner by name: DirectRunner would look for another runner on the network first.
         runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
         args.append(f"--direct_num_workers={execution.workers}")
-    options = _options(args)
-    with one_line_errors(), beam.Pipeline(runner=runner, options=options) as pipeline:
+    with contextlib.ExitStack() as stack:
+        if execution.ship:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-"))
+            args.append(f"--extra_package={write_wheel(Path(folder))}")
+        options = _options(args)
+        stack.enter_context(one_line_errors())
+        stack.enter_context(_old_objects_left_alone())
+        pipeline = stack.enter_context(beam.Pipeline(runner=runner, options=options))
         construct(pipeline)
+    if os.environ.get(VERBOSE):
+        # The job is done: that its counters cannot be had is no fault of it.
+        with contextlib.suppress(NotImplementedError, grpc.RpcError):
+            _say(describe_counts(pipeline.result))
 
 
 @contextlib.contextmanager
@@ -101,11 +146,51 @@ def one_line_errors() -> Iterator[None]:
         raise
     except OSError as reason:
         raise OutputError(f"{reason.filename or 'output'}: {reason.strerror or reason}") from reason
+    except grpc.RpcError as reason:
+        raise OutputError(
+            f"the job server has gone: {one_line(reason)[:300]}; what was done is kept, run the "
+            "same command again"
+        ) from reason
     except RuntimeError as reason:
         # A worker's exception arrives as text: its last line is the exception itself.
+        _raise_worker_error(str(reason))
         lines = [line for line in str(reason).splitlines() if line.strip()]
         cause = next((line for line in reversed(lines) if "Error" in line), lines[-1])
         raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason
+
+
+def _say(text: str) -> None:
+    if os.environ.get(VERBOSE):
+        print(f"lengthwise: {text}", file=sys.stderr)
+
+
+def _raise_worker_error(text: str) -> None:
+    """Raises what a worker has said of itself, where it did, without what runners put around it."""
+    if found := re.search(
+        rf"{WorkerError.__name__}: (a worker has .*?--ship this Lengthwise)", text
+    ):
+        raise WorkerError(found[1]) from None
+    if "No module named 'lengthwise" in text:
+        raise WorkerError(
+            "a worker has no Lengthwise; install it there, as in scripts/worker.Dockerfile, or "
+            "--ship this one"
+        ) from None
+
+
+@contextlib.contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Spares the garbage collector the objects of Beam, of which a run makes no garbage.
+
+    Beam makes so many short-lived objects that the collector would go through them again and again.
+    """
+    if gc.get_freeze_count():  # somebody else does it
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _options(args: list[str]) -> PipelineOptions:

@@ -13,19 +13,19 @@ the file of places itself: ids of strings, which the rows only have codes for.
 
 from __future__ import annotations
 
+import itertools
 import mmap
-import uuid
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import OutputError
+from lengthwise.dataset.storage import CopiedFiles, StoragePath, open_local, written_whole
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
-    bytes_of,
     concat_places,
     gather_rows,
     place_dtype,
@@ -33,13 +33,14 @@ from lengthwise.transforms.row_places import (
     spans_of,
     take_places,
 )
-from lengthwise.transforms.writing import TEMPORARY_PREFIX
 
 # Units that are mapped at once: each takes two file descriptors.
 _MAPPED_UNITS = 128
-# Bytes of rows that are copied before their pages are let go of: for one page that is touched the
-# kernel maps many around it, and all of them count as memory of the process.
-_TOUCHED_BYTES = 2 << 20
+# For one page that is touched the kernel maps those around it, and all count as memory of the
+# process: a window. Where a shard takes few of the rows, each row has one of its own.
+_WINDOW_BITS = 16
+# Windows that are touched before their pages are let go of.
+_TOUCHED_WINDOWS = 256
 
 
 # Number of a unit, first place in its file of places, number of places.
@@ -55,9 +56,12 @@ def _damaged(folder: str) -> OutputError:
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
-    def __init__(self, path: Path, staging: str) -> None:
+    def __init__(self, path: StoragePath, staging: str, *, all_ahead: bool = False) -> None:
         try:
-            with open(path, "rb") as file:
+            with open_local(path) as file:
+                if all_ahead and hasattr(os, "posix_fadvise"):
+                    # One long read; what is touched later, in pieces, is in memory then.
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
                 self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # it is empty
             raise _damaged(staging) from None
@@ -82,7 +86,7 @@ class StagedUnit:
     """
 
     def __init__(self, staging: str, number: int) -> None:
-        self._file = _MappedFile(unit_rows_path(staging, number), staging)
+        self._file = _MappedFile(unit_rows_path(staging, number), staging, all_ahead=True)
         self._staging = staging
         self._number = number
 
@@ -99,7 +103,7 @@ class StagedUnit:
             raise _damaged(self._staging) from None
 
     def write_places(
-        self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: Path
+        self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: StoragePath
     ) -> list[tuple[int, Reference]]:
         """Writes the file of places.
 
@@ -112,30 +116,24 @@ class StagedUnit:
             For each shard that takes rows of this unit, its number and the reference to them.
         """
         path = unit_places_path(shards, self._number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        try:
-            with open(temporary, "wb") as file:
-                places, numbers = [], []
-                for rows, shard in chunks:
-                    own = places_of(rows)
-                    for name, spans in spans_of(own):
-                        values = rows.column(name).buffers()[2]
-                        if values is None or self._file.holds(values):
-                            spans["address"] -= self._file.data.address
-                        else:
-                            position = self._file.data.size + file.tell()
-                            spans["address"] += position - values.address
-                            file.write(values)
-                        spans["address"][spans["size"] <= 0] = 0
-                    places.append(own)
-                    numbers.append(shard)
-                by_number, runs = by_shard(places, numbers)
-                start = file.tell()
-                file.write(by_number.data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as unfinished, open(unfinished, "wb") as file:
+            places, numbers = [], []
+            for rows, shard in chunks:
+                own = places_of(rows)
+                for name, spans in spans_of(own):
+                    values = rows.column(name).buffers()[2]
+                    if values is None or self._file.holds(values):
+                        spans["address"] -= self._file.data.address
+                    else:
+                        position = self._file.data.size + file.tell()
+                        spans["address"] += position - values.address
+                        file.write(values)
+                    spans["address"][spans["size"] <= 0] = 0
+                places.append(own)
+                numbers.append(shard)
+            by_number, runs = by_shard(places, numbers)
+            start = file.tell()
+            file.write(by_number.data)
         size = by_number.itemsize
         return [
             (number, (self._number, start + first * size, end - first))
@@ -167,15 +165,29 @@ def by_shard(
     return take_places(concat_places(places), kept[order]), runs
 
 
+def _windows(places: np.ndarray) -> np.ndarray:
+    """(n,) how many windows the rows up to each one touch, in the order of the places."""
+    entered = np.zeros(len(places), np.int64)
+    for _, spans in spans_of(places):
+        window = spans["address"] >> _WINDOW_BITS
+        entered[0] += 1
+        entered[1:] += window[1:] != window[:-1]
+        entered += np.maximum(spans["size"], 0) >> _WINDOW_BITS
+    return np.cumsum(entered)
+
+
 class StagedRows:
     """The staged rows of all units; units stay mapped until there are too many of them.
+
+    Files of an object store are copied to this machine, each once.
 
     Args:
         staging: the staging folder.
         shards: folder of the shards of the plan.
     """
 
-    def __init__(self, staging: str, shards: Path) -> None:
+    def __init__(self, staging: str, shards: StoragePath) -> None:
+        self._copies = CopiedFiles()
         self._staging = staging
         self._shards = shards
         self._units: dict[int, tuple[_MappedFile, _MappedFile]] = {}
@@ -196,9 +208,9 @@ class StagedRows:
         """
         if len(references) <= _MAPPED_UNITS:
             places, files = self._located(references)
-            nbytes = bytes_of(places)
-            if nbytes <= _TOUCHED_BYTES:
-                self._touched += nbytes
+            touched = int(_windows(places)[-1])
+            if touched <= _TOUCHED_WINDOWS:
+                self._touched += touched
                 return places, files
         copies = [
             gather_rows(part)
@@ -208,17 +220,21 @@ class StagedRows:
         return concat_places([places_of(rows) for rows in copies]), copies
 
     def _parts(self, references: Sequence[Reference]) -> Iterator[np.ndarray]:
-        """Places of about `_TOUCHED_BYTES` of rows at a time."""
-        places, _files = self._located(references)
-        rows = max(1, len(places) * _TOUCHED_BYTES // max(1, bytes_of(places)))
-        for first in range(0, len(places), rows):
-            part = places[first : first + rows]
-            yield part
-            self._let_go()
+        """Places of rows that together touch about `_TOUCHED_WINDOWS`."""
+        places, units = self._located(references)
+        ends = np.cumsum([rows for _, _, rows in references])
+        part = _windows(places) // _TOUCHED_WINDOWS
+        firsts = [0, *(np.flatnonzero(part[1:] != part[:-1]) + 1).tolist(), len(places)]
+        for first, last in itertools.pairwise(firsts):
+            yield places[first:last]
+            touched = np.searchsorted(ends, [first, last - 1], "right")
+            for files in units[touched[0] : touched[1] + 1]:
+                for file in files:
+                    file.let_go()
 
     def _located(self, references: Sequence[Reference]) -> tuple[np.ndarray, list[Any]]:
         """Places with addresses, and the mapped files that these lie in."""
-        if self._touched > _TOUCHED_BYTES:
+        if self._touched > _TOUCHED_WINDOWS:
             self._let_go()
         units = [self._mapped(number) for number, _, _ in references]
         if self._dtype is None:
@@ -232,6 +248,8 @@ class StagedRows:
             )
         except ValueError:
             raise _damaged(self._staging) from None
+        for _, beside in units:
+            beside.let_go()
         counts = [rows for _, _, rows in references]
         own = np.array([(rows.data.address, rows.data.size) for rows, _ in units])
         other = np.array([(beside.data.address, beside.data.size) for _, beside in units])
@@ -253,10 +271,13 @@ class StagedRows:
             if len(self._units) >= _MAPPED_UNITS:
                 self._units = {}
             self._units[number] = (
-                _MappedFile(unit_rows_path(self._staging, number), self._staging),
-                _MappedFile(unit_places_path(self._shards, number), self._staging),
+                self._mapped_file(unit_rows_path(self._staging, number)),
+                self._mapped_file(unit_places_path(self._shards, number)),
             )
         return self._units[number]
+
+    def _mapped_file(self, path: StoragePath) -> _MappedFile:
+        return _MappedFile(self._copies.local(path), self._staging)
 
     def _let_go(self) -> None:
         for files in self._units.values():

@@ -11,23 +11,47 @@
       shards-<plan>/places/000007   where the rows of each shard are in a unit, in their order
 
 Rows that were staged before the machine was started again are not trusted: they were never synced.
+
+An object store has no locks. There, each build has a folder of its own, named by what its staged
+rows depend on, so that no build meets the rows of another; and a build that was started later takes
+the claim away from an earlier one, which then stops before it replaces the dataset:
+
+    OUT/.staging/claim           names the build that was started last
+    OUT/.staging/<16 hex digits>/…   as above, but for the lock
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 from lengthwise.dataset.errors import OutputError
-from lengthwise.transforms.writing import TEMPORARY_PREFIX, write_text
+from lengthwise.dataset.storage import (
+    TEMPORARY_PREFIX,
+    RemotePath,
+    StoragePath,
+    files_below,
+    read_files,
+    remove_folder,
+    storage_path,
+    written_whole,
+)
+from lengthwise.transforms.writing import write_text
+
+T = TypeVar("T")
 
 _LOCK_NAME = "lock"
+_CLAIM_NAME = "claim"
+_REMOTE_STAGING = re.compile(r"[0-9a-f]{16}")
 IDENTITY_NAME = "staging.json"
 
 
@@ -38,6 +62,10 @@ class Staging:
         folder: made if it is not there.
         identity: JSON of everything that the staged rows depend on.
 
+    Attributes:
+        folder: where to stage.
+        is_new: whether no earlier run of the same build has left anything there.
+
     Raises:
         OutputError: another build works in this folder.
     """
@@ -47,7 +75,8 @@ class Staging:
         self._lock = _locked(folder)
         text = json.dumps({**identity, "boot": _boot_id()}, sort_keys=True)
         path = folder / IDENTITY_NAME
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        self.is_new = not path.is_file() or path.read_text(encoding="utf-8") != text
+        if self.is_new:
             # First what makes the rest believable, so that being killed here does no harm.
             path.unlink(missing_ok=True)
             for child in folder.iterdir():
@@ -58,10 +87,13 @@ class Staging:
         for stray in folder.rglob(f"{TEMPORARY_PREFIX}*"):
             stray.unlink(missing_ok=True)
 
+    def confirm(self) -> None:
+        """Nothing: the lock has kept other builds away."""
+
     def remove(self) -> None:
         """Deletes the folder and lets go of the lock."""
         (self.folder / IDENTITY_NAME).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         self._lock.close()
 
     def close(self) -> None:
@@ -69,60 +101,124 @@ class Staging:
         self._lock.close()
 
 
-def is_staging(folder: Path) -> bool:
+class RemoteStaging:
+    """The staging folder of one build in an object store.
+
+    Args:
+        folder: of all builds of a dataset.
+        identity: JSON of everything that the staged rows depend on.
+
+    Attributes:
+        folder: where to stage.
+        is_new: whether no earlier run of the same build has left anything there.
+    """
+
+    def __init__(self, folder: RemotePath, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True)
+        self._all = folder
+        self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        self._claim = uuid.uuid4().hex
+        write_text(folder / _CLAIM_NAME, self._claim)
+        for other in list(folder.iterdir()):
+            if other.is_dir() and other != self.folder:
+                remove_folder(other)
+        self.is_new = not (self.folder / IDENTITY_NAME).exists()
+        write_text(self.folder / IDENTITY_NAME, text)
+
+    def confirm(self) -> None:
+        """Raises OutputError where another build was started here after this one."""
+        if not self._is_last():
+            raise OutputError(
+                f"{self._all.parent}: another build was started here, or has ended; the dataset is "
+                "left to it; run the same command again once it is done"
+            )
+
+    def remove(self) -> None:
+        """Deletes the folder, with all of other builds unless one of them is the last."""
+        remove_folder(self._all if self._is_last() else self.folder)
+
+    def close(self) -> None:
+        """Does nothing: what was staged stays for the next run."""
+
+    def _is_last(self) -> bool:
+        (claim,) = read_files([self._all / _CLAIM_NAME])
+        return claim == self._claim.encode()
+
+
+def open_staging(folder: StoragePath, identity: Mapping[str, Any]) -> Staging | RemoteStaging:
+    """The staging folder of a build, wherever it is."""
+    if isinstance(folder, RemotePath):
+        return RemoteStaging(folder, identity)
+    return Staging(folder, identity)
+
+
+def is_staging(folder: StoragePath) -> bool:
     """Whether a folder is the staging folder of a build, and nothing else stands in it."""
+    if isinstance(folder, RemotePath):
+        names = {child.name for child in folder.iterdir()}
+        return bool(names) and all(
+            name == _CLAIM_NAME or _REMOTE_STAGING.fullmatch(name) for name in names
+        )
     if folder.is_symlink() or not folder.is_dir():
         return False
     names = {child.name for child in folder.iterdir()}
     known = {_LOCK_NAME, IDENTITY_NAME, "units"}
-    return _LOCK_NAME in names and all(
-        name in known or name.startswith(("shards-", TEMPORARY_PREFIX)) for name in names
-    )
+    # Without a lock it is what a worker has written that went on after its build had ended.
+    return all(name in known or name.startswith(("shards-", TEMPORARY_PREFIX)) for name in names)
 
 
-def unit_rows_path(folder: str, number: int) -> Path:
+def unit_rows_path(folder: str, number: int) -> StoragePath:
     """Where the packed rows of a unit are."""
-    return Path(folder) / "units" / f"{number:06d}.arrow"
+    return storage_path(folder) / "units" / f"{number:06d}.arrow"
 
 
-def unit_report_path(folder: str, number: int) -> Path:
+def unit_report_path(folder: str, number: int) -> StoragePath:
     """Where the report of a unit is; it exists once the unit is whole."""
-    return Path(folder) / "units" / f"{number:06d}.json"
+    return storage_path(folder) / "units" / f"{number:06d}.json"
 
 
-def unit_strings_path(folder: str, number: int, feature: str) -> Path:
+def unstaged(folder: str, units: Sequence[T]) -> list[tuple[int, T]]:
+    """The units that are not staged yet, with their numbers."""
+    there = files_below(unit_report_path(folder, 0).parent)
+    return [
+        (number, unit)
+        for number, unit in enumerate(units)
+        if unit_report_path(folder, number).name not in there
+        or unit_rows_path(folder, number).name not in there
+    ]
+
+
+def unit_strings_path(folder: str, number: int, feature: str) -> StoragePath:
     """Where the different strings of a feature in a unit are, with their counts."""
-    return Path(folder) / "units" / f"{number:06d}-{quote(feature, safe='')}.strings.arrow"
+    return storage_path(folder) / "units" / f"{number:06d}-{quote(feature, safe='')}.strings.arrow"
 
 
-def shards_folder(folder: str, plan_hash: str) -> Path:
+def shards_folder(folder: str, plan_hash: str) -> StoragePath:
     """Where the reports of the shards of a plan are; the shards are in `data` below it."""
-    return Path(folder) / f"shards-{plan_hash}"
+    return storage_path(folder) / f"shards-{plan_hash}"
 
 
-def unit_places_path(shards: Path, number: int) -> Path:
+def unit_places_path(shards: StoragePath, number: int) -> StoragePath:
     """Where a unit's places of rows are, sorted by shard."""
     return shards / "places" / f"{number:06d}"
 
 
-def shard_report_path(shards: Path, shard: tuple[str, int, int]) -> Path:
+def shard_report_path(shards: StoragePath, shard: tuple[str, int, int]) -> StoragePath:
     """Where the report of a shard is; it exists once the shard has its final name."""
     split, max_length, index = shard
     return shards / f"{split}-{max_length:08d}-{index:05d}.json"
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
+def write_report(path: StoragePath, report: Mapping[str, Any]) -> None:
     """Writes a report whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}")
     # Not synced: what is staged is only believed while the machine stays up.
-    temporary.write_text(json.dumps(report), encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(report), encoding="utf-8")
 
 
-def read_reports(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Reads the reports that are there, in the order given."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+def read_reports(paths: Iterable[StoragePath]) -> Iterator[dict[str, Any]]:
+    """Reads the reports that are there, in the order given, one at a time."""
+    return (json.loads(report) for report in read_files(paths) if report is not None)
 
 
 def _locked(folder: Path) -> IO[str]:

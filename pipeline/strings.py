@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import CLASSES, Schema
+from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.staging import unit_strings_path
 from lengthwise.transforms.packing import map_values
 from lengthwise.transforms.ragged import RaggedRows
@@ -68,7 +69,7 @@ class UnitStrings:
         for name, counter in self._counters.items():
             table = pa.table({"string": counter.strings, "count": pa.array(counter.counts)})
             path = unit_strings_path(self._job.staging, number, name)
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            with written_whole(path) as file, pa.ipc.new_file(str(file), table.schema) as writer:
                 writer.write_table(table)
 
 
@@ -133,8 +134,8 @@ def with_ids(
 
 
 def _read_strings(staging: str, number: int, name: str) -> pa.Table:
-    with pa.OSFile(str(unit_strings_path(staging, number, name)), "rb") as file:
-        return pa.ipc.open_file(file).read_all().combine_chunks()
+    data = unit_strings_path(staging, number, name).read_bytes()
+    return pa.ipc.open_file(data).read_all().combine_chunks()
 
 
 def _merged(staging: str, units: int, name: str) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ def main() -> None:
         logging.disable(logging.ERROR)
     from apache_beam.runners.worker import sdk_worker_main
 
+    gc.freeze()  # see `run_pipeline`
     sdk_worker_main.main(sys.argv)
 
 

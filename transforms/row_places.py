@@ -82,11 +82,6 @@ def spans_of(places: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(name, places[name]) for name in names if places.dtype[name] == _SPAN]
 
 
-def bytes_of(places: np.ndarray) -> int:
-    """Bytes of the rows, in columns of bytes."""
-    return sum(int(np.maximum(spans["size"], 0).sum()) for _, spans in spans_of(places))
-
-
 def gather_rows(places: np.ndarray) -> pa.RecordBatch:
     """Copies rows together.
 

@@ -21,6 +21,7 @@ from lengthwise.dataset.errors import PlanError
 from lengthwise.dataset.options import RESERVED_IDS
 from lengthwise.dataset.plan import check_vocabulary
 from lengthwise.dataset.schema import CLASSES
+from lengthwise.dataset.storage import storage_path
 
 UNKNOWN_ID = 1
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -149,7 +150,7 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
         PlanError: the file cannot be read, or a string stands in it twice.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = storage_path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as reason:
         raise PlanError(f"{path}: the vocabulary cannot be read: {reason}") from None
     lines = text.split("\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from lengthwise.dataset.compression import NONE, Compressor
 from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.manifest import shard_name
 from lengthwise.dataset.options import COMPRESSIONS, one_of
+from lengthwise.dataset.storage import RemotePath, storage_path, written_whole
+from lengthwise.transforms.uncached_file import UncachedFile
 
-TEMPORARY_PREFIX = ".tmp-"
+_SHARD_NAME = re.compile(r"len\d+-\d+-of-\d+\.tfrecord(\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,18 @@ class WrittenFile:
 
 
 def write_shard(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | RemotePath,
     blocks: Iterable[np.ndarray | FramedRecords],
     *,
     compression: str = NONE,
 ) -> WrittenFile:
-    """Writes framed records to a temporary file, syncs it and renames it.
+    """Writes framed records to a file that is whole or not there.
 
-    The file is on disk then; its name is once the folder is synced too, which is left to whoever
-    writes many files.
+    A local file is on disk then; its name is once the folder is synced too, which is left to
+    whoever writes many files.
 
     Args:
-        path: the final name; its folder is made. A file of that name is replaced at once.
+        path: the final name, or a URL; its folder is made. A file of that name is replaced at once.
         blocks: framed records, each (n, stride) uint8, C-contiguous, or `FramedRecords`.
         compression: of the file, `none` or `gzip`.
 
@@ -64,53 +66,44 @@ def write_shard(
         ...     written.records, written.nbytes, os.listdir(folder)
         (2, 42, ['a.tfrecord'])
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    path = storage_path(path)
     records = nbytes = crc = 0
     compressor = Compressor(compression)
-    try:
-        with open(temporary, "wb", buffering=0) as file:
-            for block in blocks:
-                if len(block) == 0:
-                    continue
-                data = compressor.add(block.data.cast("B"))
-                _write_all(file.fileno(), data)
-                crc = crc32c.crc32c(data, crc)
-                records += len(block)
-                nbytes += len(data)
-            data = compressor.finish()
-            _write_all(file.fileno(), data)
+    with written_whole(path) as unfinished, UncachedFile(unfinished) as file:
+        for block in blocks:
+            if len(block) == 0:
+                continue
+            data = compressor.add(block.data.cast("B"))
+            file.write(data)
             crc = crc32c.crc32c(data, crc)
+            records += len(block)
             nbytes += len(data)
-            os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):
-                # It is on disk. Let the next shard use its pages: fresh ones are dear on virtual
-                # machines, and a large build would push its own staged rows out of memory.
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        data = compressor.finish()
+        file.write(data)
+        crc = crc32c.crc32c(data, crc)
+        nbytes += len(data)
+        if isinstance(path, RemotePath):
+            file.finish()
+        else:
+            file.sync()
     return WrittenFile(str(path), records, nbytes, crc)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str] | RemotePath, text: str) -> None:
     """Writes a small document whole or not at all."""
-    path = Path(path)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+    path = storage_path(path)
+    with written_whole(path) as unfinished:
+        with open(unfinished, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
-def sync_folder(folder: str | os.PathLike[str]) -> None:
+def sync_folder(folder: str | os.PathLike[str] | RemotePath) -> None:
     """Makes renames within a folder last through a loss of power."""
+    if isinstance(folder, RemotePath):
+        return  # what an object store has taken is there to stay
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -129,7 +122,7 @@ class WriteTFRecords(beam.PTransform):
     Output: `WrittenFile`, one a file.
 
     Args:
-        folder: where the files go: `len00064-00000-of-00004.tfrecord`, …
+        folder: where the files go, a path or a URL: `len00064-00000-of-00004.tfrecord`, …
         num_shards: files for each max_length; a shard that gets no block has no file.
         compression: of the files, `none` or `gzip`, whose names end with `.gz`.
         overwrite: True deletes the shards of an earlier run; otherwise they are an error, since
@@ -170,7 +163,10 @@ class WriteTFRecords(beam.PTransform):
         self._overwrite = overwrite
 
     def expand(self, input_or_inputs: beam.PCollection) -> PValue:
-        for old in sorted(Path(self._folder).glob("len*-of-*.tfrecord*")):
+        folder = storage_path(self._folder)
+        for old in sorted(folder.iterdir(), key=str) if folder.is_dir() else ():
+            if not _SHARD_NAME.fullmatch(old.name):
+                continue
             if not self._overwrite:
                 raise OutputError(
                     f"{old}: is of an earlier run; choose another folder, or overwrite=True"
@@ -201,8 +197,8 @@ def _write_group(
     (max_length, shard), blocks = element
     name = Path(shard_name("", max_length, shard, num_shards, compression=compression)).name
     ordered = _in_order_of_content(blocks)
-    written = write_shard(os.path.join(folder, name), ordered, compression=compression)
-    sync_folder(folder)
+    written = write_shard(storage_path(folder) / name, ordered, compression=compression)
+    sync_folder(storage_path(folder))
     metrics = beam.metrics.Metrics
     metrics.counter("lengthwise", "records_written").inc(written.records)
     metrics.counter("lengthwise", "bytes_written").inc(written.nbytes)
@@ -211,9 +207,3 @@ def _write_group(
 
 def _in_order_of_content(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield from sorted((np.ascontiguousarray(block) for block in blocks), key=lambda b: b.tobytes())
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = 0
-    while written < len(data):
-        written += os.write(descriptor, data[written:])

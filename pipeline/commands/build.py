@@ -40,7 +40,7 @@ from lengthwise.pipeline.commands.source_options import reading_of, reading_over
     type=click.Choice(["spill", "engine"]),
     default=None,
     help="How rows get to their shards: through files (spill) or the runner's shuffle (engine). "
-    "Same bytes. [default: spill for the local runner, engine for others]",
+    "Same bytes. [default: spill where the shuffle is in memory, engine elsewhere]",
 )
 @click.pass_context
 def command(
@@ -50,6 +50,7 @@ def command(
     plan_path: str | None,
     workers: int,
     runner: str,
+    ship: bool,
     batch_rows: int | None,
     exchange: str | None,
     **values: Any,
@@ -80,7 +81,7 @@ def command(
         if ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     ]
     planned = [name for name in PLANNING_NAMES if name in given]
-    execution = Execution(runner, workers, beam_args, exchange)
+    execution = Execution(runner, workers, beam_args, exchange, ship)
     if plan_path is not None:
         if planned:
             option = planned[0].replace("_", "-")

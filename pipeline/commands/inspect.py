@@ -49,7 +49,7 @@ def _show_rows(manifest: Manifest, shard: Shard, most: int) -> int:
     path = manifest.path_of(shard)
     count, shown = min(most, shard.records), 0
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             for block in read_shard(file, layout, shard.compression, records=shard.records):
                 decoded = decode_block(block, layout, [field.name for field in layout.fields])
                 for row in range(min(count - shown, len(block))):

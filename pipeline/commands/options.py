@@ -345,6 +345,11 @@ _EXECUTION = (
         show_default=True,
         help="local, or a runner of Beam; options after -- go to Beam.",
     ),
+    click.option(
+        "--ship",
+        is_flag=True,
+        help="Send this Lengthwise to the workers, which install it; for containers of Beam.",
+    ),
 )
 
 

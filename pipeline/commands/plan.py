@@ -30,7 +30,7 @@ from lengthwise.pipeline.commands.source_options import reading_of, source_optio
 @source_options
 @execution_options
 def command(
-    *, inputs: tuple[str, ...], output: str, workers: int, runner: str, **values: Any
+    *, inputs: tuple[str, ...], output: str, workers: int, runner: str, ship: bool, **values: Any
 ) -> None:
     """Read INPUT once and choose buckets; write plan.json.
 
@@ -44,6 +44,7 @@ def command(
     from pathlib import Path
 
     from lengthwise.dataset.errors import OutputError, UsageError
+    from lengthwise.dataset.storage import absolute_path
     from lengthwise.pipeline.commands.tables import bucket_table, console
     from lengthwise.pipeline.planning import curve_of, make_plan
     from lengthwise.pipeline.progress import ConsoleProgress
@@ -54,10 +55,11 @@ def command(
     names, options = names_and_options(values)
     if not output:
         raise UsageError("--output is empty; name a file")
-    folder = Path(output).absolute().parent
-    if not folder.is_dir():
+    target = absolute_path(output)
+    folder = target.parent
+    if isinstance(folder, Path) and not folder.is_dir():
         raise OutputError(f"{output}: the folder {folder} does not exist")
-    execution = Execution(runner, workers, beam_args)
+    execution = Execution(runner, workers, beam_args, ship=ship)
     with ConsoleProgress() as progress:
         plan = make_plan(
             paths,
@@ -66,6 +68,7 @@ def command(
             vocabularies=vocabularies(values),
             reading=reading_of(values),
             execution=execution,
+            staging=None if execution.is_local else target.with_name(f".{target.name}.staging"),
             progress=progress,
         )
     try:

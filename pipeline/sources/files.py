@@ -13,13 +13,9 @@ import pyarrow as pa
 from lengthwise.dataset.errors import InputError, UsageError
 from lengthwise.dataset.manifest import MANIFEST_NAME as DATASET
 from lengthwise.dataset.reading import SourceOptions
+from lengthwise.dataset.storage import is_url
 from lengthwise.pipeline.sources import huggingface
-from lengthwise.pipeline.sources.locations import (
-    file_system,
-    in_file_system,
-    is_url,
-    open_random,
-)
+from lengthwise.pipeline.sources.locations import file_system, in_file_system, open_random
 from lengthwise.pipeline.sources.source import InputFile, one_line
 
 _SPLIT_PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)=(.+)", re.DOTALL)

@@ -10,24 +10,12 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from typing import Any
 
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is reached through a file system of pyarrow.
-
-    Example:
-        >>> is_url("s3://bucket/rows.parquet"), is_url("rows.parquet")
-        (True, False)
-    """
-    return _URL.match(path) is not None
+from lengthwise.dataset.storage import connect_arrow, is_url, place_of
 
 
 def open_random(path: str, *, mapped: bool = False) -> pa.NativeFile:
@@ -66,22 +54,12 @@ def status_of(path: str) -> tuple[int, int]:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it.
+    """The file system of a URL, of pyarrow or else of Beam, and the path in it.
 
     Raises:
-        InputError: no file system knows such a URL.
+        InputError: no file system knows such a URL, or there are credentials in it.
     """
-    base, query = _split_query(url)
-    scheme, _, rest = base.partition("://")
-    host, slash, path = rest.partition("/")
-    try:
-        # One connection for each place, not for each file.
-        system, root = _connect(f"{scheme}://{host}{slash}{query}")
-    except (pa.ArrowException, ValueError, OSError, ImportError) as reason:
-        raise InputError(
-            f"{url}: cannot be reached: {' '.join(str(reason).split())[:300]}"
-        ) from None
-    return system, f"{root.rstrip('/')}/{path}" if path else root
+    return place_of(url, _connect)
 
 
 def in_file_system(url: str, path: str) -> str:
@@ -101,10 +79,8 @@ def _split_query(url: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=16)
 def _connect(root: str) -> tuple[Any, str]:
-    from pyarrow import fs
-
     try:
-        return fs.FileSystem.from_uri(root)
+        return connect_arrow(root)
     except pa.ArrowInvalid as reason:
         from lengthwise.pipeline.sources.beam_files import beam_file_system
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError
 from lengthwise.dataset.reading import SourceOptions
+from lengthwise.dataset.storage import is_url
 from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
-from lengthwise.pipeline.sources.locations import is_url, open_random
+from lengthwise.pipeline.sources.locations import open_random
 from lengthwise.pipeline.sources.memory import bounded_memory
 from lengthwise.pipeline.sources.source import (
     BATCH_BYTES,

@@ -187,6 +187,7 @@ def test_shards_are_unpacked_once_for_all_readers_and_the_room_is_given_back(
     first = open_split(manifest, "train")
     second = as_numpy(path)
     assert len(unpacked) == count
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     del first, second
     gc.collect()

@@ -215,8 +215,8 @@ def test_all_buckets_are_read_by_one_function(dataset, monkeypatch):
 
     monkeypatch.setattr(tf, "numpy_function", make)
     assert len(batches(dataset, batch_size=5, epochs=2)) > 3
-    # The plan of an epoch, and its batches; each trace more would make the first batch later.
-    assert made == ["read", "layout"]
+    # Batches, and the order of steps; each trace more would make the first batch later.
+    assert made == ["read", "order"]
 
 
 def test_a_dataset_can_be_moved_and_read_only(dataset, tmp_path, by_id):

@@ -121,14 +121,15 @@ def ids_by_streams(streams):
     decoder = streams.epochs.decoder
     for epoch in range(*streams.epoch_range):
         waiting = [batches_of(streams, epoch, stream) for stream in range(streams.rest + 1)]
-        for stream in streams.order(epoch):
+        order = [streams.order(epoch, block) for block in range(*streams.blocks(epoch))]
+        for stream in chain.from_iterable(order):
             values = dict(zip(decoder.names, next(waiting[stream]), strict=True))
             yield ids_of(decoder.structure(values))
         assert all(next(batches, None) is None for batches in waiting)
 
 
 def batches_of(streams, epoch, stream):
-    for chunk in range(streams.num_chunks(epoch, stream)):
+    for chunk in range(streams.num_chunks(epoch)[stream]):
         arrays = streams.read(epoch, stream, chunk)
         yield from [arrays] if stream == streams.rest else zip(*arrays, strict=True)
 
@@ -175,9 +176,9 @@ def test_starting_late_reads_nothing_of_what_is_left_out(manifests, monkeypatch)
     gathered = []
     gather = Epochs.read_together
 
-    def count(self, epoch, steps):
+    def count(self, epoch, bucket, numbers):
         gathered.append(epoch)
-        return gather(self, epoch, steps)
+        return gather(self, epoch, bucket, numbers)
 
     monkeypatch.setattr(Epochs, "read_together", count)
     steps = len(as_numpy(manifest, batch_size=4, epochs=50))

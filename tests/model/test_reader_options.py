@@ -132,9 +132,11 @@ def test_features_come_as_a_tuple_when_asked_for(dataset):
         np.testing.assert_array_equal(one[name], values)
 
 
-def test_ragged_tensors_have_no_padding(dataset, make_rows):
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_ragged_tensors_have_no_padding(write_dataset, make_rows, padding):
     rows = {row["id"]: row for row in make_rows(61)}
-    data = read_dataset(dataset, batch_size=5, ragged=True)
+    path = write_dataset({"train": list(rows.values())}, padding=padding)
+    data = read_dataset(path, batch_size=5, ragged=True)
     for features, _ in data:
         for i, row_id in enumerate(features["id"].numpy()):
             np.testing.assert_array_equal(features["frames"][i], rows[row_id]["frames"])
@@ -184,6 +186,16 @@ def test_an_iterator_can_be_checkpointed(dataset, tmp_path, ahead):
     tf.train.Checkpoint(iterator=again).restore(saved)
     assert [features["id"].numpy().tolist() for features, _ in again] == left
     assert len(left) == int(data.cardinality()) - ahead
+
+
+def test_a_checkpoint_holds_the_place_and_not_the_batches(write_dataset, make_rows, tmp_path):
+    data = read_dataset(write_dataset({"train": make_rows(600)}), batch_size=200, epochs=9)
+    iterator = iter(data)
+    ahead = [next(iterator) for _ in range(20)]
+    tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "checkpoint"))
+    size = sum(file.stat().st_size for file in tmp_path.glob("checkpoint*"))
+    # Eight batches are read ahead.
+    assert 0 < size < 2 * sum(values.numpy().nbytes for values in ahead[0][0].values())
 
 
 def test_no_more_traces_than_shapes(dataset):

@@ -126,7 +126,7 @@ def test_staged_rows_of_a_file_that_was_replaced_in_secret_are_not_believed(tmp_
         path.write_text(f'{{"x": [{value}]}}\n' * 9)
         os.utime(path, ns=(1, 1))
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     write(1)

@@ -124,7 +124,7 @@ def test_finished_units_and_shards_are_not_done_again(
 
     out = tmp_path / "out"
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -145,7 +145,7 @@ def test_an_input_that_changed_since_is_read_again(two_files, write_input, tmp_p
 
     out = tmp_path / "out"
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -177,7 +177,7 @@ def test_documents_that_a_killed_commit_left_without_a_name_are_swept(
     for folder in ("", "vocabulary", "rejected"):
         (out / folder).mkdir(exist_ok=True)
         (out / folder / f".tmp-{'0123456789abcdef' * 2}").write_text("half")
-    (out / "rejected" / ".tmp-part-00000.parquet").write_text("half")
+    (out / "rejected" / f".tmp-{'0123456789abcdef' * 2}").write_text("half")
     (out / ".tmp-of-somebody-else").write_text("whole")
     build(two_files, out, names=NAMES, options=OPTIONS)
     assert (out / ".tmp-of-somebody-else").read_text() == "whole"
@@ -191,7 +191,7 @@ def test_space_is_asked_for_only_for_shards_that_are_still_to_be_written(
 ):
     from lengthwise.pipeline import building
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     out = tmp_path / "out"

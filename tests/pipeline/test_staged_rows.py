@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lengthwise.dataset import OutputError
+from lengthwise.pipeline import staged_rows
 from lengthwise.pipeline.staged_rows import StagedRows, StagedUnit
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import gather_rows, place_dtype
@@ -41,6 +42,37 @@ def referred(staging: Path):
 def test_places_lead_to_the_rows(staging):
     places, _held = StagedRows(str(staging), staging).places([referred(staging)])
     assert gather_rows(places).to_pylist() == _ROWS.to_pylist()
+
+
+def test_rows_of_many_windows_are_copied_part_by_part(tmp_path, monkeypatch):
+    units, expected, references = 3, [], []
+    for number in range(units):
+        path = unit_rows_path(str(tmp_path), number)
+        path.parent.mkdir(exist_ok=True)
+        rows = pa.record_batch(
+            {
+                "key": pa.array(range(8), pa.uint64()),
+                "x": pa.array([bytes([number, i]) * 40_000 for i in range(8)], pa.large_binary()),
+            }
+        )
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_batch(rows)
+        unit = StagedUnit(str(tmp_path), number)
+        shards = np.array([0, 1] * 4)
+        found = unit.write_places([(chunk, shards) for chunk in unit.chunks()], tmp_path)
+        references.append(found[1][1])
+        expected += rows.take(pa.array([1, 3, 5, 7])).to_pylist()
+    parts = []
+    monkeypatch.setattr(staged_rows, "_TOUCHED_WINDOWS", 5)
+    monkeypatch.setattr(
+        staged_rows, "gather_rows", lambda part: parts.append(len(part)) or gather_rows(part)
+    )
+
+    places, _held = StagedRows(str(tmp_path), tmp_path).places(references)
+
+    assert gather_rows(places).to_pylist() == expected
+    assert sum(parts) == len(expected)
+    assert len(parts) > units
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def dataset(request, run, write_input, tmp_path) -> Path:
 
 def shard_paths(dataset: Path) -> list[Path]:
     manifest = Manifest.load(dataset)
-    return [manifest.path_of(shard) for shard in manifest.shards]
+    return [Path(str(manifest.path_of(shard))) for shard in manifest.shards]
 
 
 def test_a_whole_dataset_passes(run, dataset):

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lengthwise.transforms.row_places import (
-    bytes_of,
     concat_places,
     gather_rows,
     place_dtype,
@@ -59,10 +58,6 @@ def test_gathered_rows_are_the_rows_of_the_batches(data):
 def test_sliced_arrays_of_one_width_start_where_the_slice_starts():
     batch = batch_of([b"a", b"b", b"c"]).slice(1, 1)
     assert gather_rows(places_of(batch)).to_pylist() == batch.to_pylist()
-
-
-def test_bytes_are_those_of_the_rows():
-    assert bytes_of(places_of(batch_of([b"ab", None, b"", b"c"]))) == 3
 
 
 def test_gathering_allocates_no_more_than_the_rows_take():

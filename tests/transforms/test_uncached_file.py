@@ -1,0 +1,141 @@
+"""Files past the page cache: the same bytes as usual ones, whatever the file system can do."""
+
+import errno
+import fcntl
+import os
+
+import numpy as np
+import pytest
+
+from lengthwise.transforms import uncached_file
+from lengthwise.transforms.uncached_file import UncachedFile
+
+BUFFER = 2 << 20
+SIZES = [
+    [],
+    [1],
+    [4096],
+    [4095, 1, 4096],
+    [BUFFER],
+    [BUFFER - 1, 2, BUFFER],
+    [3 * BUFFER + 4097, 5],
+    [700_001] * 7,
+]
+
+
+def pieces(sizes):
+    rng = np.random.default_rng(len(sizes))
+    return [rng.bytes(size) for size in sizes]
+
+
+def write(path, data):
+    with UncachedFile(path) as file:
+        for piece in data:
+            assert file.write(piece) == len(piece)
+        assert file.tell() == sum(map(len, data))
+        file.sync()
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """Whether each write went past the page cache, and its size."""
+    found = []
+    usual = os.write
+
+    def recorded(descriptor, data):
+        direct = bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & uncached_file._DIRECT)
+        found.append((direct, len(data)))
+        return usual(descriptor, data)
+
+    monkeypatch.setattr(os, "write", recorded)
+    return found
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_file_holds_what_was_written(tmp_path, sizes):
+    data = pieces(sizes)
+
+    write(tmp_path / "a", data)
+
+    assert (tmp_path / "a").read_bytes() == b"".join(data)
+
+
+def test_whole_blocks_go_past_the_page_cache_and_only_the_end_does_not(tmp_path, writes):
+    try:
+        os.close(os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT | uncached_file._DIRECT))
+    except OSError:
+        pytest.skip("this file system has no direct writes")
+
+    write(tmp_path / "a", pieces([2 * BUFFER + 4096 + 7]))
+
+    assert writes == [(True, BUFFER), (True, BUFFER), (True, 4096), (False, 7)]
+
+
+def test_file_systems_that_refuse_to_open_such_files_get_usual_writes(
+    tmp_path, writes, monkeypatch
+):
+    usual = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & uncached_file._DIRECT:
+            os.close(usual(path, flags & ~uncached_file._DIRECT, *mode))  # made it all the same
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return usual(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    data = pieces([BUFFER + 5, 7])
+
+    write(tmp_path / "a", data)
+
+    assert (tmp_path / "a").read_bytes() == b"".join(data)
+    assert not any(direct for direct, _ in writes)
+
+
+def test_file_systems_that_refuse_such_writes_get_usual_ones(tmp_path, monkeypatch):
+    usual = os.write
+
+    def refuse(descriptor, data):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & uncached_file._DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return usual(descriptor, data)
+
+    monkeypatch.setattr(os, "write", refuse)
+    data = pieces([BUFFER + 5, 4096])
+
+    write(tmp_path / "a", data)
+
+    assert (tmp_path / "a").read_bytes() == b"".join(data)
+
+
+def test_writes_that_take_a_part_are_gone_on_with(tmp_path, monkeypatch):
+    usual = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: usual(descriptor, data[:5000]))
+    data = pieces([30_000])
+
+    write(tmp_path / "a", data)
+
+    assert (tmp_path / "a").read_bytes() == data[0]
+
+
+def test_a_full_disk_is_told_and_the_next_file_is_not_touched_by_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            write(tmp_path / "a", pieces([BUFFER]))
+    data = pieces([10])
+
+    write(tmp_path / "b", data)
+
+    assert (tmp_path / "b").read_bytes() == data[0]
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    with pytest.raises(FileExistsError):
+        UncachedFile(tmp_path / "a")
+
+    assert (tmp_path / "a").read_text() == "old"

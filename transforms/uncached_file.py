@@ -1,0 +1,144 @@
+"""Files that are written past the page cache, from one buffer that is used again and again.
+
+What is written once and read much later, or never, gains nothing by standing in memory, and each
+fresh page is dear, most of all on a virtual machine that has to ask its host for it. The kernel
+takes the bytes straight from the buffer (`O_DIRECT` of open(2)) where place and size are whole
+blocks; the end of a file, less than a block, goes the usual way. File systems that cannot do it get
+usual writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import mmap
+import os
+
+import numpy as np
+
+# A huge page: the kernel then has one page to hold in place for a write, and not hundreds.
+_BUFFER_BYTES = 2 << 20
+# A multiple of the blocks of all devices there are.
+_BLOCK_BYTES = 4096
+_DIRECT = getattr(os, "O_DIRECT", 0)
+
+# Buffers that no file uses.
+_idle: list[np.ndarray] = []
+
+
+class UncachedFile(io.RawIOBase):
+    """A new file; what was written is in it once `finish` or `sync` was called.
+
+    Args:
+        path: of a file that is not there yet.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with UncachedFile(f"{folder}/a") as file:
+        ...         _ = file.write(b"abc")
+        ...         file.finish()
+        ...     open(f"{folder}/a").read()
+        'abc'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._descriptor = _opened(path)
+        try:
+            self._buffer = _idle.pop()
+        except IndexError:
+            self._buffer = _fresh_buffer()
+        self._written = self._used = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written + self._used
+
+    def write(self, data: bytes | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Appends bytes, all of them; returns how many."""
+        source = np.frombuffer(data, np.uint8)
+        for start in range(0, len(source), _BUFFER_BYTES):
+            self._append(source[start : start + _BUFFER_BYTES])
+        return len(source)
+
+    def finish(self) -> None:
+        """Writes what still waits in the buffer; nothing can be written after it."""
+        self._empty(self._used - self._used % _BLOCK_BYTES)
+        _write_usually(self._descriptor)
+        self._empty(self._used)
+
+    def sync(self) -> None:
+        """Finishes the file and returns once it is on disk."""
+        self.finish()
+        os.fsync(self._descriptor)
+        if hasattr(os, "posix_fadvise"):
+            # Where it went through the page cache after all, the next file can use its pages.
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def close(self) -> None:
+        """Closes the file as it is."""
+        if not self.closed:
+            os.close(self._descriptor)
+            _idle.append(self._buffer)
+        super().close()
+
+    def _append(self, data: np.ndarray) -> None:
+        """Appends no more than the buffer holds."""
+        fitting = data[: _BUFFER_BYTES - self._used]
+        self._buffer[self._used : self._used + len(fitting)] = fitting
+        self._used += len(fitting)
+        if self._used == _BUFFER_BYTES:
+            self._empty(_BUFFER_BYTES)
+            rest = data[len(fitting) :]
+            self._buffer[: len(rest)] = rest
+            self._used = len(rest)
+
+    def _empty(self, size: int) -> None:
+        """Writes the first bytes of the buffer and moves the others to its start."""
+        done = 0
+        while done < size:
+            try:
+                done += os.write(self._descriptor, self._buffer[done:size].data)
+            except OSError as reason:
+                if reason.errno != errno.EINVAL or not _write_usually(self._descriptor):
+                    raise
+            if done % _BLOCK_BYTES:
+                # Only a part was taken, since the disk is full: let the next write say so.
+                _write_usually(self._descriptor)
+        self._written += size
+        self._used -= size
+        self._buffer[: self._used] = self._buffer[size : size + self._used]
+
+
+def _opened(path: str | os.PathLike[str]) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_EXCL | _DIRECT, 0o666)
+    except OSError as reason:
+        if not _DIRECT or reason.errno != errno.EINVAL:
+            raise
+    # Some file systems refuse only once they have made the file.
+    return os.open(path, flags, 0o666)
+
+
+def _write_usually(descriptor: int) -> bool:
+    """From here on any number of bytes may be written; returns whether that is new."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
+    return bool(flags & _DIRECT)
+
+
+def _fresh_buffer() -> np.ndarray:
+    """(_BUFFER_BYTES,) uint8, a huge page where there are such."""
+    memory = mmap.mmap(-1, 2 * _BUFFER_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % _BUFFER_BYTES
+    return whole[start : start + _BUFFER_BYTES]
