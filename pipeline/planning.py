@@ -124,7 +124,15 @@ def ingest(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    run_units("reading", source.units, ingest_unit, job, execution, progress)
+    run_units(
+        source.units,
+        ingest_unit,
+        job,
+        execution,
+        progress,
+        step="IngestUnit",
+        title="reading units",
+    )
     files = [unit.file for unit in source.units]
 
     def place_of(number: int, row: int) -> Place:

@@ -157,7 +157,15 @@ make one with `lengthwise train`
     )
     try:
         units = [unit for file in files for unit in file.units]
-        run_units("predicting", units, predict_unit, job, execution, progress)
+        run_units(
+            units,
+            predict_unit,
+            job,
+            execution,
+            progress,
+            step="PredictUnit",
+            title="predicting units",
+        )
         reports = list(read_reports(unit_report_path(job.staging, n) for n in range(len(units))))
         for report in reports:
             if report["error"] is not None:

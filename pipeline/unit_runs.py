@@ -15,23 +15,26 @@ from lengthwise.pipeline.versions import CheckVersions
 
 
 def run_units(
-    name: str,
     units: Sequence[Unit],
     process: Callable[[tuple[int, Unit], Any], None],
     job: Any,
     execution: Execution,
     progress: Progress | None,
+    *,
+    step: str,
+    title: str,
 ) -> None:
     """Processes all units that have no report yet.
 
     Args:
-        name: of the work, a verb, for people.
         units: all of them.
         process: takes a unit with its number, and the job; leaves rows and a report in the staging
             folder.
         job: what `process` needs; its `staging` is the folder.
         execution: where to run.
         progress: what shows progress; None shows nothing.
+        step: name of the step of the pipeline.
+        title: of the progress.
     """
     waiting = unstaged(job.staging, units)
     if not waiting:
@@ -43,9 +46,9 @@ def run_units(
             | "ListUnits" >> beam.Create(waiting)
             | "SpreadUnits" >> beam.Reshuffle()
             | "CheckVersions" >> CheckVersions()
-            | "ProcessUnit" >> beam.Map(process, job)
+            | step >> beam.Map(process, job)
         )
 
     reports = unit_report_path(job.staging, 0).parent
-    with watched(progress, f"{name} units", len(units), lambda: count_reports(reports)):
+    with watched(progress, title, len(units), lambda: count_reports(reports)):
         run_pipeline(construct, execution)
