@@ -35,6 +35,8 @@ STAGING_NAME = ".staging"
 REJECTED_NAME = "rejected/part-00000.parquet"
 MANIFEST_FORMAT = "lengthwise-dataset"
 MANIFEST_VERSION = 1
+# Each takes about 230 bytes of a document that may have `MAX_DOCUMENT_BYTES`.
+MAX_SHARDS = 1_000_000
 STRIDED, CANONICAL = "strided", "canonical"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")

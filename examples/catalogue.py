@@ -57,7 +57,7 @@ EXAMPLES = (
         inputs=("train=train.parquet", "test=test.parquet"),
         options=(
             *("--sequence", "current", "--label", "appliance"),
-            *("--normalize", "current=zscore"),
+            *("--normalize", "current=zscore", "--align", "1"),
         ),
         package=Package(
             "sktime==1.2.0",

@@ -110,9 +110,7 @@ def write_evaluation(
         folder / METRICS_NAME, to_json({"split": split, "checkpoint": checkpoint, **numbers})
     )
     write_table(folder / "buckets.csv", report["buckets"])
-    plot_buckets(
-        folder / "buckets.png", report["buckets"], title=f"{split}: numbers by length, rows above"
-    )
+    plot_buckets(folder / "buckets.png", report["buckets"], title=f"{split}: numbers by length")
     if "classes" in report:
         write_table(folder / "classes.csv", report["classes"])
     if "confusion" in report:

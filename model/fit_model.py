@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -66,13 +67,18 @@ class FitModel(keras.Model):
             mine += tf.add_n(extra) / replicas if extra else 0.0
             scaled = self.optimizer.scale_loss(mine)
         gradients = tape.gradient(scaled, variables)
-        finite = tf.math.is_finite(total)
         if replicas > 1:
             gradients = self._reduced(gradients, replicas)
-        # Weights stay what they were before a loss that is no number, to look for its rows.
+        finite = tf.math.is_finite(total)
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # That one looks for the largest scale at which gradients are numbers.
+            finite &= tf.math.is_finite(global_norm(gradients))
+        # Weights stay what they were before a loss or gradient that is no number, to look for its
+        # rows.
         gradients = [_where_finite(finite, gradient) for gradient in gradients]
         self.optimizer.apply(gradients, variables)
         self.numbers.update_state(terms, features[MASK])
+        self.numbers.spoil(~finite)
         return self._logs()
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -111,6 +117,11 @@ class FitModel(keras.Model):
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
         # All of it is built; Keras would read a batch to find that out.
         return None
+
+
+def global_norm(gradients: Sequence[Any]) -> tf.Tensor:
+    """The norm of all gradients together; no number where one of them is none."""
+    return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
 
 
 def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:

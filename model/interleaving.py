@@ -25,7 +25,7 @@ import numpy as np
 from lengthwise.model.permutation import random_bits
 
 _BLOCK_STEPS = 4096
-# Of a place within its n-th part; so few that products with counts are exact in 64 bits.
+# Of u; so few that products with the number of blocks are exact in 64 bits.
 _JITTER_BITS = 32
 
 
@@ -121,16 +121,11 @@ class Interleaving:
     def argsort(self, sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Puts some items into the order of their steps: their indices."""
         places = self._places(sources, numbers)
-        blocks = np.clip((places * self._line).astype(np.int64), 0, self.num_blocks - 1)
-        # A place is rounded; where blocks begin is not.
+        blocks = np.clip(places.astype(np.int64), 0, self.num_blocks - 1)
+        # Places are rounded; where blocks begin is not.
         blocks -= numbers < self._before(sources, blocks)
         blocks += numbers >= self._before(sources, blocks + 1)
         return np.lexsort((numbers, sources, places, blocks))
-
-    @property
-    def _line(self) -> float:
-        """Blocks per unit of a place."""
-        return 1 / _BLOCK_STEPS if self._keys is None else self.num_blocks
 
     def _before(self, sources: np.ndarray, blocks: int | np.ndarray) -> np.ndarray:
         """How many items of sources stand before blocks."""
@@ -142,12 +137,12 @@ class Interleaving:
         return whole + (self._jitter(sources, whole) * self.num_blocks < rest << _JITTER_BITS)
 
     def _places(self, sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Where items stand: float64, ascending in a source."""
+        """Where items stand, in blocks: float64, ascending in a source."""
         if self._keys is None:
-            places = (self._begins[sources] + numbers).astype(np.float64)
+            places = (self._begins[sources] + numbers) / _BLOCK_STEPS
         else:
             jitter = self._jitter(sources, numbers) * 2.0**-_JITTER_BITS
-            places = (numbers + jitter) / self._counts[sources]
+            places = (numbers + jitter) / self._counts[sources] * self.num_blocks
         return np.where((sources == self._first) & (numbers == 0), -1, places)
 
     def _jitter(self, sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:

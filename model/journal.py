@@ -17,7 +17,7 @@ import tensorflow as tf
 from lengthwise.dataset import CorruptDataError
 from lengthwise.model.checkpoint import load_state, save_state, value_of
 from lengthwise.model.configuration import TrainConfig
-from lengthwise.model.faults import bad_batch
+from lengthwise.model.faults import bad_batch, bad_validation
 from lengthwise.model.fit_model import FitModel
 from lengthwise.model.learning_rate import LearningRate
 from lengthwise.model.metrics import better
@@ -62,7 +62,7 @@ class Journal(keras.callbacks.Callback):
         rate: its learning rate.
         data: of the run.
         steps_per_epoch: of the training split.
-        validates: whether there is a validation split.
+        validation_split: None where there is none.
         writes: whether this process writes the folder; others only keep pace.
     """
 
@@ -74,7 +74,7 @@ class Journal(keras.callbacks.Callback):
         data: RunData,
         *,
         steps_per_epoch: int,
-        validates: bool,
+        validation_split: str | None,
         writes: bool,
     ) -> None:
         super().__init__()
@@ -84,7 +84,8 @@ class Journal(keras.callbacks.Callback):
         self.rate = rate
         self.data = data
         self.steps_per_epoch = steps_per_epoch
-        self.monitor = f"val_{self.config.monitor}" if validates else self.config.monitor
+        self.validation_split = validation_split
+        self.monitor = f"val_{self.config.monitor}" if validation_split else self.config.monitor
         self.writes = writes
         self.progress = Progress()
         self._sums: list[np.ndarray] | None = None
@@ -156,7 +157,6 @@ class Journal(keras.callbacks.Callback):
                 self.config.split,
                 epoch=progress.epoch,
                 step=progress.step,
-                loss=loss,
             )
         progress.step += 1
         every = self.config.checkpoint_steps
@@ -176,6 +176,8 @@ class Journal(keras.callbacks.Callback):
             self._end_training_part()
         else:
             self._note_unseen()
+        if self.validation_split is not None and not math.isfinite(logs["val_loss"]):
+            raise bad_validation(self.fitted, self.data, self.validation_split, epoch=epoch)
         self._there_in_training = None
         self._count_time()
         row = {

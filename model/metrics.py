@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -89,6 +90,10 @@ class TaskMetrics(keras.metrics.Metric):
             (self.right, hit, targets),
         ):
             variable.assign_add(tf.math.unsorted_segment_sum(numbers, classes_of, classes))
+
+    def spoil(self, spoilt: tf.Tensor) -> None:
+        """Makes the loss no number, () bool: where a gradient was none."""
+        self.loss.assign_add(tf.where(spoilt, tf.constant(math.nan, tf.float64), 0.0))
 
     def result(self) -> dict[str, Any]:
         loss = self.loss / tf.maximum(self.weight, 1e-300)

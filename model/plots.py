@@ -43,7 +43,8 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, Any]], *, best_epoch:
         axes.axvline(best_epoch, color="#bbbbbb", linestyle=":", label="best epoch", zorder=0)
         axes.set_xlabel("epoch")
         axes.set_title(name.replace("_", " "))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.25)
         if name == "loss":
             axes.legend(frameon=False)
@@ -93,7 +94,8 @@ def plot_buckets(path: Path, buckets: Sequence[Mapping[str, Any]], *, title: str
     """
     names = ["loss", *(name for name in _SCORES if name in buckets[0])]
     figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
-    figure.suptitle(title)
+    counted = len(buckets) <= _MOST_COUNTED
+    figure.suptitle(f"{title}, rows above" if counted else title)
     places = np.arange(len(buckets))
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         axes.bar(places, [bucket[name] for bucket in buckets], color=_TRAINING)
@@ -102,7 +104,9 @@ def plot_buckets(path: Path, buckets: Sequence[Mapping[str, Any]], *, title: str
         axes.set_title(name.replace("_", " "))
         axes.grid(axis="y", alpha=0.25)
         axes.set_axisbelow(True)
-        if len(buckets) <= 12:
+        # Room for the numbers above the bars.
+        axes.margins(y=0.1)
+        if counted:
             for place, bucket in zip(places, buckets, strict=True):
                 axes.annotate(
                     f"{bucket['rows']:,}",

@@ -159,18 +159,19 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
 
     read, order = _traced(read_chunk, 3), _traced(read_order, 2)
 
-    @tf.autograph.experimental.do_not_convert
-    def read_epoch(epoch: Any, number: int) -> tf.data.Dataset:
-        # Of all epochs but the first as much is left as of the one with this number.
+    def extent(epoch: int) -> np.ndarray:
+        return np.array([*streams.blocks(epoch), *streams.num_chunks(epoch)[used]], np.int64)
+
+    def read_epoch(epoch: Any, extent: Any) -> tf.data.Dataset:
+        start, stop, *chunks = tf.unstack(extent)
         parts = []
-        for stream, chunks in zip(used, streams.num_chunks(number)[used], strict=True):
+        for stream, count in zip(used, chunks, strict=True):
             others = [epoch, np.int64(stream)]
             cut = stream != streams.rest
-            parts.append(_calls(read, range(chunks), others, batch_spec, cut=cut))
+            parts.append(_calls(read, np.int64(0), count, others, batch_spec, cut=cut))
         if len(parts) == 1:
             return parts[0]
-        blocks = range(*streams.blocks(number))
-        choices = _calls(order, blocks, [epoch], tf.TensorSpec((), tf.int64), cut=True)
+        choices = _calls(order, start, stop, [epoch], tf.TensorSpec((), tf.int64), cut=True)
         return tf.data.Dataset.choose_from_datasets(parts, choices, stop_on_empty_dataset=False)
 
     @tf.autograph.experimental.do_not_convert
@@ -185,11 +186,17 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
     settings.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     steps_left = len(epochs) - epochs.options.start_step
     first, end = streams.epoch_range
-    batches = read_epoch(np.int64(first), first)
-    if end - first > 1:
-        # Its function takes time to trace.
-        others = tf.data.Dataset.range(first + 1, end)
-        batches = batches.concatenate(others.flat_map(lambda epoch: read_epoch(epoch, first + 1)))
+    if end - first == 1:
+        # The function of `flat_map` takes time to trace.
+        batches = read_epoch(np.int64(first), extent(first))
+    else:
+        # Of the first epoch there may be less left than of the others.
+        left, whole = extent(first), extent(first + 1)
+        batches = tf.data.Dataset.range(first, end).flat_map(
+            tf.autograph.experimental.do_not_convert(
+                lambda epoch: read_epoch(epoch, tf.where(epoch == first, left, whole))
+            )
+        )
     return (
         (batches.map(without_padding) if ragged else batches)
         .apply(tf.data.experimental.assert_cardinality(steps_left))
@@ -204,7 +211,7 @@ def _traced(function: Callable[..., Any], scalars: int) -> Any:
 
 
 def _calls(
-    function: Any, numbers: range, others: list[Any], spec: Any, *, cut: bool
+    function: Any, start: Any, stop: Any, others: list[Any], spec: Any, *, cut: bool
 ) -> tf.data.Dataset:
     """What a traced function gives for each number of a range, cut into elements if asked for."""
     # As `range`, `map` and `unbatch` do it, but with one trace for all streams and without the
@@ -212,8 +219,8 @@ def _calls(
     specs = tf.nest.flatten(spec)
     output_types = [spec.dtype for spec in specs]
     elements = tf.raw_ops.RangeDataset(
-        start=np.int64(numbers.start),
-        stop=np.int64(numbers.stop),
+        start=start,
+        stop=stop,
         step=np.int64(1),
         output_types=[tf.int64],
         output_shapes=[()],

@@ -115,8 +115,15 @@ class Run:
                 self._check_same(_read_config(self.path).members)
         elif [name for name in inside if name != PLAN_NAME]:
             raise OutputError(
-                f"{self.path}: holds {inside[0]!r} and is no run folder; give another --run-dir"
+                f"{self.path}: holds {inside[0]!r} and no {CONFIG_NAME}, so it is no run folder, "
+                "or one that lost it; give another --run-dir"
             )
+        for name in (CONFIG_NAME, PLAN_NAME, *_FILES):
+            if (self.path / name).is_dir():
+                raise OutputError(
+                    f"{self.path / name}: is a folder where a run has a file; remove it, or give "
+                    "another --run-dir"
+                )
         if fresh or not (self.path / STATE_NAME).is_file():
             self._clear()
             _replace_bytes(self.path / PLAN_NAME, plan.read_bytes())

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
-from lengthwise.dataset import InputError, Manifest, ManifestError
+from lengthwise.dataset import InputError, Manifest, ManifestError, Plan
 from lengthwise.dataset.document import to_json
 from lengthwise.dataset.manifest import PLAN_NAME
 from lengthwise.model.batching import TokenBudget
@@ -126,7 +126,7 @@ missing); make one with `lengthwise build`
     strategy = make_strategy(config.strategy)
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    task, inputs = _measured(manifest, task, config, set(plan.normalizations))
+    task, inputs = _measured(manifest, task, config, plan)
     run = Run(
         path=Path(run_dir),
         config=config,
@@ -156,7 +156,7 @@ missing); make one with `lengthwise build`
         rate,
         data,
         steps_per_epoch=steps_per_epoch,
-        validates=validation_split is not None,
+        validation_split=validation_split,
         writes=writes,
     )
     journal.resume()
@@ -258,7 +258,7 @@ def find_validation_split(manifest: Manifest, config: TrainConfig) -> str | None
 
 
 def _measured(
-    manifest: Manifest, task: Task, config: TrainConfig, normalized: set[str]
+    manifest: Manifest, task: Task, config: TrainConfig, plan: Plan
 ) -> tuple[Task, list[NetworkInput]]:
     """The task with mean and deviation of its label, and the inputs with theirs.
 
@@ -266,12 +266,15 @@ def _measured(
         manifest: of the dataset.
         task: whose inputs and label are measured, over real training steps.
         config: `normalize` counts here.
-        normalized: features that the build has normalised.
+        plan: features that it normalises stay as they are.
+
+    Raises:
+        InputError: the values of a feature spread so far that float32 has no number for it.
     """
-    measured = []
+    measured, built = [], plan.normalizations
     if config.normalize:
-        measured = [f for f in task.inputs if f.dtype == "float32" and f.name not in normalized]
-        if task.kind == REGRESS and task.label.name not in normalized:
+        measured = [f for f in task.inputs if f.dtype == "float32" and f.name not in built]
+        if task.kind == REGRESS and task.label.name not in built:
             measured.append(task.label)
     moments = {}
     if measured:
@@ -287,6 +290,7 @@ def _measured(
             measured,
             max_steps=_MOMENT_STEPS,
         )
+        _check_moments(manifest, plan, moments)
     inputs = []
     for feature in task.inputs:
         mean, variance = moments.get(feature.name, (None, None))
@@ -298,6 +302,20 @@ def _measured(
         scale = np.sqrt(np.where(variance > 0, variance, 1.0))
         task = replace(task, shift=tuple(mean.tolist()), scale=tuple(scale.tolist()))
     return task, inputs
+
+
+def _check_moments(
+    manifest: Manifest, plan: Plan, moments: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    for name, (_, variance) in moments.items():
+        # Divided by an infinite deviation, every value would silently become 0.
+        if (variance > np.finfo(np.float32).max).any():
+            low, high = plan.statistics[name].low, plan.statistics[name].high
+            raise InputError(
+                f"{manifest.root}: '{name}' has values from {low:g} to {high:g}, which float32 "
+                "cannot bring to variance 1; where such a value stands for a missing one, make it "
+                "null, or leave the feature out"
+            )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, STAGING_NAME, Manifest, Shard
+from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest, Shard
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.storage import RemotePath, StoragePath, absolute_path
@@ -201,6 +201,11 @@ def _write(
         shards=shards_folder(job.staging, _hash(plan_text)),
         exchange=execution.chosen_exchange,
     )
+    if len(exchange_job.keys) > MAX_SHARDS:
+        raise OutputError(
+            f"{out}: {len(exchange_job.keys):,} shards are more than the {MAX_SHARDS:,} that a "
+            "manifest has room for; run the same command with a larger --shard-size"
+        )
     finished = finished_shards(exchange_job)
     exchange_job = replace(exchange_job, finished=frozenset(finished))
     _require_space(out, plan, finished.values())

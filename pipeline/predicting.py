@@ -101,7 +101,7 @@ def predict(
     output: str | os.PathLike[str],
     *,
     checkpoint: str = "best",
-    reading: SourceOptions | None = None,
+    reading: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -112,8 +112,8 @@ def predict(
         inputs: files, globs, folders or URLs; they need no labels.
         output: the Parquet file, or its URL. Predictions that are there already are replaced.
         checkpoint: "best" or "last".
-        reading: how the files are read; what it leaves open is as the plan of the run says, but
-            the format is told from each file.
+        reading: fields of `SourceOptions`, how the files are read; others are as the plan of the
+            run says, but the format is told from each file.
         execution: where to run; None runs in this process.
         progress: what shows progress; None shows nothing.
 
@@ -137,8 +137,8 @@ make one with `lengthwise train`
     run = os.path.abspath(run)
     loaded = _loaded(run, checkpoint)
     paths = [os.fspath(path) for path in inputs]
-    reading = _as_planned(reading or SourceOptions(), loaded.plan.reading)
-    reading, files = _open_files(paths, loaded.inputs, reading)
+    said = _as_planned(reading or {}, loaded.plan.reading)
+    options, files = _open_files(paths, loaded.inputs, said)
     target = absolute_path(output)
     _check_output(target)
     staging = open_staging(
@@ -146,7 +146,7 @@ make one with `lengthwise train`
         {
             "version": metadata.version("lengthwise"),
             "run": [run, checkpoint, *status_of(os.path.join(run, f"{checkpoint}.keras"))],
-            "reading": dataclasses.asdict(reading),
+            "reading": dataclasses.asdict(options),
             "files": [[f.file.path, f.file.name, *status_of(f.file.path)] for f in files],
         },
     )
@@ -154,7 +154,7 @@ make one with `lengthwise train`
         run=run,
         checkpoint=checkpoint,
         columns=columns_to_read(files, [feature.name for feature in loaded.inputs]),
-        reading=reading,
+        reading=options,
         staging=str(staging.folder),
     )
     try:
@@ -271,23 +271,16 @@ def _loaded(run: str, checkpoint: str) -> Any:
     return load_run(run, checkpoint=checkpoint)
 
 
-def _as_planned(reading: SourceOptions, planned: SourceOptions | None) -> SourceOptions:
+def _as_planned(said: Mapping[str, Any], planned: SourceOptions | None) -> SourceOptions:
     """How files are read, with what is not said taken from the plan, except for the format: new
     rows often come in another.
     """
-    if planned is None:
-        return reading
-    usual = SourceOptions()
-    taken = {
-        name: getattr(planned, name)
-        for name in ("tokens", "group_by", "order_by")
-        if getattr(reading, name) == getattr(usual, name)
-    }
+    planned = planned or SourceOptions()
     return replace(
-        reading,
-        **taken,
-        types={**planned.types, **reading.types},
-        shapes={**planned.shapes, **reading.shapes},
+        planned,
+        **{"format": None, **said},
+        types={**planned.types, **said.get("types", {})},
+        shapes={**planned.shapes, **said.get("shapes", {})},
     )
 
 

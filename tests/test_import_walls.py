@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "transforms": {"lengthwise.dataset", "numpy", "pyarrow", "crc32c", "apache_beam"},
     "pipeline": {
         *("lengthwise.dataset", "lengthwise.transforms"),
-        *("numpy", "pyarrow", "crc32c", "apache_beam", "click", "rich"),
+        *("numpy", "pyarrow", "crc32c", "apache_beam", "click", "grpc", "rich"),
     },
     "pipeline/commands": {
         *("lengthwise.dataset", "lengthwise.transforms", "lengthwise.model"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lengthwise.pipeline.commands.chatter import without_chatter
 from lengthwise.pipeline.commands.options import execution_options, split_beam_args
-from lengthwise.pipeline.commands.source_options import reading_of, source_options
+from lengthwise.pipeline.commands.source_options import reading_given, source_options
 
 
 @click.command("predict")
@@ -31,7 +32,9 @@ from lengthwise.pipeline.commands.source_options import reading_of, source_optio
 )
 @source_options
 @execution_options
+@click.pass_context
 def command(
+    ctx: click.Context,
     *,
     run: str,
     inputs: tuple[str, ...],
@@ -64,13 +67,15 @@ def command(
         raise UsageError("give at least one INPUT after RUN")
     if not output.strip():
         raise UsageError("--output is empty; name a file")
+    # An option that was written down counts, also where it has the value of its default.
+    given = [n for n in values if ctx.get_parameter_source(n) is not ParameterSource.DEFAULT]
     with ConsoleProgress() as progress:
         found = predict(
             run,
             paths,
             output,
             checkpoint=checkpoint,
-            reading=reading_of(values),
+            reading=reading_given(values, given),
             execution=Execution(runner, workers, beam_args, ship=ship),
             progress=progress,
         )

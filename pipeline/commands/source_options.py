@@ -43,13 +43,17 @@ def reading_over(planned: Any, values: dict[str, Any], given: Collection[str]) -
     """
     from dataclasses import replace
 
-    reading = reading_of(values)
     if planned is None:
-        return reading
-    again = {
+        return reading_of(values)
+    return replace(planned, **reading_given(values, given))
+
+
+def reading_given(values: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Fields of `SourceOptions` that were written on the command line, be it their default."""
+    reading = reading_of(values)
+    return {
         field: getattr(reading, field) for name, field in READING_NAMES.items() if name in given
     }
-    return replace(planned, **again)
 
 
 def reading_of(values: dict[str, Any]) -> Any:

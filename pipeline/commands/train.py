@@ -264,8 +264,8 @@ def command(
     result = train(dataset, run_dir, config, console=Console(stderr=True), fresh=fresh)
     for name, items in (result.unseen or {}).items():
         click.echo(
-            f"note: class '{name}' has {items:,} items to validate on and none to train on; "
-            "nothing could be learnt about it",
+            f"note: class '{name}' is not in training, yet {items:,} × in validation; nothing "
+            "could be learnt about it",
             err=True,
         )
     shown = [name for name in result.best if name.removeprefix("val_") in _NUMBERS]

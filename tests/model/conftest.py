@@ -75,8 +75,9 @@ def write_rows() -> Callable[..., Path]:
         shard_records: int = 7,
         canonical: bool = False,
         compression: str = "none",
+        padding: str = "right",
     ) -> Path:
-        layout = {"canonical": canonical, "compression": compression}
+        layout = {"canonical": canonical, "compression": compression, "padding": padding}
         return _write(root, splits, schema, tuple(max_lengths), shard_records, layout)
 
     return write
@@ -119,7 +120,7 @@ def _write(
             inside = [row for row in rows if previous < len(row[first]) <= end]
             cuts = [inside[i : i + shard_records] for i in range(0, len(inside), shard_records)]
             for index, cut in enumerate(cuts):
-                records = frame_rows(plan.layout(end), cut, first)
+                records = frame_rows(plan.layout(end), cut, first, plan.options.padding)
                 framed = records.tobytes()
                 if plan.options.canonical:
                     framed = canonical_records(records, plan.layout(end)).flat.tobytes()
@@ -159,7 +160,9 @@ def _write(
     return root
 
 
-def frame_rows(layout: RecordLayout, rows: Sequence[Row], first: str) -> np.ndarray:
+def frame_rows(
+    layout: RecordLayout, rows: Sequence[Row], first: str, padding: str = "right"
+) -> np.ndarray:
     framed = np.tile(np.frombuffer(layout.template, np.uint8), (len(rows), 1))
     for i, row in enumerate(rows):
         length = len(row[first])
@@ -167,7 +170,10 @@ def frame_rows(layout: RecordLayout, rows: Sequence[Row], first: str) -> np.ndar
         for field in layout.fields:
             values = np.zeros(field.shape, np.float32 if field.dtype == "float32" else np.int64)
             given = np.asarray(real[field.name])
-            values[tuple(slice(size) for size in given.shape)] = given
+            slots = [slice(size) for size in given.shape]
+            if padding == "left" and slots:
+                slots[0] = slice(field.shape[0] - len(given), None)
+            values[tuple(slots)] = given
             target = framed[i : i + 1, field.payload]
             if field.dtype == "float32":
                 target[...] = values.reshape(-1).view(np.uint8)
@@ -180,7 +186,8 @@ def frame_rows(layout: RecordLayout, rows: Sequence[Row], first: str) -> np.ndar
 def _statistics(feature: Feature, rows: Sequence[Row]) -> FeatureStatistics:
     values = np.concatenate([np.ravel(row[feature.name]) for row in rows] or [np.zeros(1)])
     values = values[np.isfinite(values)]
-    counts = dict(zip(*_counts(values), strict=True))
+    if feature.dtype == "float32":
+        values = values.astype(np.float64)
     low, high = values.min(), values.max()
     integer = feature.dtype == "int64"
     return FeatureStatistics(
@@ -190,7 +197,7 @@ def _statistics(feature: Feature, rows: Sequence[Row]) -> FeatureStatistics:
         variance=float(values.var()),
         low=int(low) if integer else float(low),
         high=int(high) if integer else float(high),
-        values=counts if feature.label and integer else None,
+        values=dict(zip(*_counts(values), strict=True)) if feature.label and integer else None,
     )
 
 

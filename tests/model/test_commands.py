@@ -19,7 +19,9 @@ def lengthwise(*arguments):
 
 
 def test_a_dataset_is_trained_on_and_evaluated(write_dataset, make_rows, tmp_path):
-    path = write_dataset({"train": make_rows(20), "test": make_rows(10, seed=1)})
+    unseen = make_rows(3, seed=2)
+    unseen[1]["speaker"] = 99
+    path = write_dataset({"train": make_rows(20), "val": unseen, "test": make_rows(10, seed=1)})
     run = tmp_path / "run"
     options = ["--task", "classify", "--input", "frames", "--units", 2, "--epochs", 2]
 
@@ -27,8 +29,13 @@ def test_a_dataset_is_trained_on_and_evaluated(write_dataset, make_rows, tmp_pat
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.startswith("best epoch ")
     assert f"run: {run}" in trained.stdout
-    # Progress and nothing else: no chatter of libraries.
-    assert [line[:11] for line in trained.stderr.splitlines()] == ["epoch 1/2  ", "epoch 2/2  "]
+    # Progress and what the user must know, and nothing else: no chatter of libraries.
+    *progress, note = trained.stderr.splitlines()
+    assert [line[:11] for line in progress] == ["epoch 1/2  ", "epoch 2/2  "]
+    assert note == (
+        "note: class '99' is not in training, yet 1 × in validation; nothing could be learnt about "
+        "it"
+    )
 
     evaluated = lengthwise("evaluate", run, path, "--split", "test", "--json")
     assert evaluated.returncode == 0, evaluated.stderr

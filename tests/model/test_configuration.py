@@ -6,6 +6,7 @@ import dataclasses
 
 import click
 import pytest
+import yaml
 
 from lengthwise.dataset import InputError, ManifestError, UsageError
 from lengthwise.model import TrainConfig
@@ -97,9 +98,44 @@ def test_every_field_is_an_option_of_the_command_with_the_same_default():
             ), field.name
 
 
-def test_what_the_command_line_says_stands_above_the_file(tmp_path, monkeypatch):
-    path = tmp_path / "options.yaml"
-    path.write_text("units: 8\nepochs: 7\ndropout: 0.1\n")
+# Another value than the default for every field.
+OTHER = TrainConfig(
+    task="tag",
+    label="phase",
+    inputs=("frames", "token"),
+    split="learn",
+    validation_split="dev",
+    build_model="mine:build",
+    units=7,
+    layers=3,
+    embedding_size=5,
+    context="onehot",
+    dropout=0.25,
+    pooling="max",
+    layer_norm=True,
+    residual=True,
+    normalize=False,
+    epochs=3,
+    batch_size=9,
+    token_budget=512,
+    learning_rate=0.125,
+    schedule="plateau",
+    warmup_steps=11,
+    plateau_patience=4,
+    plateau_factor=0.75,
+    weight_decay=0.5,
+    clip_norm=2.5,
+    accumulate_steps=2,
+    class_weights="balanced",
+    precision="mixed_bfloat16",
+    patience=6,
+    monitor="accuracy",
+    checkpoint_steps=13,
+    seed=17,
+)
+
+
+def read_by_the_command(*arguments):
     seen = []
 
     @click.command()
@@ -107,7 +143,38 @@ def test_what_the_command_line_says_stands_above_the_file(tmp_path, monkeypatch)
     def command(*, config_path, **options):
         seen.append(train_command.read_config(config_path, options))
 
+    command.main(list(arguments), standalone_mode=False)
+    return seen[0]
+
+
+def test_every_field_can_be_given_in_a_file_and_on_the_command_line(tmp_path):
+    same = [f.name for f in dataclasses.fields(OTHER) if getattr(OTHER, f.name) == f.default]
+    # It excludes the accumulation of gradients.
+    assert same == ["strategy"]
+    (tmp_path / "options.yaml").write_text(yaml.safe_dump(OTHER.to_json()))
+    assert TrainConfig.from_yaml(tmp_path / "options.yaml") == OTHER
+    assert read_by_the_command("--config", str(tmp_path / "options.yaml")) == OTHER
+    (tmp_path / "strategy.yaml").write_text("strategy: mirrored")
+    assert TrainConfig.from_yaml(tmp_path / "strategy.yaml").strategy == "mirrored"
+    assert read_by_the_command("--strategy", "mirrored") == TrainConfig(strategy="mirrored")
+
+    arguments = []
+    for name, value in OTHER.to_json().items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "inputs":
+            arguments += [part for feature in value for part in ("--input", feature)]
+        elif isinstance(value, bool):
+            arguments.append(option if value else f"--no-{option[2:]}")
+        elif name != "strategy":
+            arguments += [option, str(value)]
+    assert read_by_the_command(*arguments) == OTHER
+
+
+def test_what_the_command_line_says_stands_above_the_file(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("units: 8\nepochs: 7\ndropout: 0.1\n")
     arguments = ["--config", str(path), "--epochs", "40", "--input", "a"]
-    command.main(arguments, standalone_mode=False)
     # 40 is the default too: it was given, so it counts.
-    assert seen == [TrainConfig(units=8, dropout=0.1, epochs=40, inputs=("a",))]
+    assert read_by_the_command(*arguments) == TrainConfig(
+        units=8, dropout=0.1, epochs=40, inputs=("a",)
+    )

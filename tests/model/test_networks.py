@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from lengthwise.dataset import Feature, UsageError
-from lengthwise.model import NetworkInput, NetworkOutput, TrainConfig, build_network
+from lengthwise.model import (
+    AttentionPooling,
+    LastStepPooling,
+    MaskedBiLSTM,
+    MaxPooling,
+    MeanPooling,
+    NetworkInput,
+    NetworkOutput,
+    TrainConfig,
+    build_network,
+)
 from lengthwise.model.networks import find_builder
 
 INPUTS = [
@@ -112,6 +122,45 @@ def test_order_of_the_dict_and_other_features_do_not_matter(model):
     expected = model(features)
     turned = {"another": np.zeros(3), **dict(reversed(features.items()))}
     np.testing.assert_array_equal(model(turned), expected)
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.layers if type(layer) is kind]
+
+
+def test_each_option_of_the_network_is_there(model, request):
+    _, options = NETWORKS[request.node.callspec.params["model"]]
+    config = TrainConfig(units=3, embedding_size=2, **options)
+    recurrent = layers_of(model, MaskedBiLSTM)
+    assert [layer.units for layer in recurrent] == [3] * config.layers
+    dropouts = layers_of(model, keras.layers.Dropout)
+    assert [layer.rate for layer in dropouts] == [config.dropout] * config.layers
+    norms = layers_of(model, keras.layers.LayerNormalization)
+    assert len(norms) == config.layers * config.layer_norm
+    added = layers_of(model, keras.layers.Add)
+    assert len(added) == (config.layers - 1) * config.residual
+    sizes = {layer.name: layer.output_dim for layer in layers_of(model, keras.layers.Embedding)}
+    ids = ["pairs", *(["place"] if config.context == "embed" else [])]
+    assert sizes == {f"{name}_embedding": 2 for name in ids}
+    poolings = [type(layer) for layer in model.layers if layer.name.startswith("pooling")]
+    in_layer = config.pooling == "last" and not config.residual
+    expected = {
+        "last": LastStepPooling,
+        "mean": MeanPooling,
+        "max": MaxPooling,
+        "attention": AttentionPooling,
+    }
+    per_step = len(model.output_shape) == 3
+    assert poolings == ([] if per_step or in_layer else [expected[config.pooling]])
+
+
+def test_dropout_is_there_in_training_only(model):
+    features = batch()
+    evaluated, trained = (
+        np.asarray(model(features, training=training)) for training in (False, True)
+    )
+    np.testing.assert_array_equal(evaluated, model(features))
+    assert np.abs(evaluated - trained).max() > 1e-3
 
 
 def test_survives_saving_and_loading(model, tmp_path):

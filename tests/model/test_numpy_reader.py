@@ -13,9 +13,10 @@ def dataset(tmp_path_factory, write_rows, make_rows):
     return write_rows(tmp_path_factory.mktemp("numpy") / "dataset", {"train": make_rows(61)})
 
 
-def test_any_row_can_be_asked_for(dataset, make_rows):
-    rows = open_rows(dataset)
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_any_row_can_be_asked_for(write_dataset, make_rows, padding):
     written = {row["id"]: row for row in make_rows(61)}
+    rows = open_rows(write_dataset({"train": list(written.values())}, padding=padding))
     assert len(rows) == 61
     for row in rows:
         expected = written.pop(int(row["id"]))

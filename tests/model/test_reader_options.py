@@ -132,9 +132,11 @@ def test_features_come_as_a_tuple_when_asked_for(dataset):
         np.testing.assert_array_equal(one[name], values)
 
 
-def test_ragged_tensors_have_no_padding(dataset, make_rows):
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_ragged_tensors_have_no_padding(write_dataset, make_rows, padding):
     rows = {row["id"]: row for row in make_rows(61)}
-    data = read_dataset(dataset, batch_size=5, ragged=True)
+    path = write_dataset({"train": list(rows.values())}, padding=padding)
+    data = read_dataset(path, batch_size=5, ragged=True)
     for features, _ in data:
         for i, row_id in enumerate(features["id"].numpy()):
             np.testing.assert_array_equal(features["frames"][i], rows[row_id]["frames"])

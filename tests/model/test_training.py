@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from lengthwise.dataset import (
@@ -174,6 +175,23 @@ def test_run_folder_explains_itself(dataset, trained):
     assert Run.load(folder) == result.run
 
 
+def test_tensorboard_has_the_history(trained):
+    result, _ = trained
+    logged = {}
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        (file,) = (result.run.path / "tensorboard" / part).iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                number = float(tf.make_ndarray(value.tensor))
+                logged.setdefault(prefix + value.tag, []).append((event.step, number))
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+    assert set(logged) == set(result.history[0]) - {"epoch"}
+    for name, points in logged.items():
+        assert [step for step, _ in points] == [8, 16, 24, 32], name
+        expected = [row[name] for row in result.history]
+        assert [number for _, number in points] == pytest.approx(expected, rel=1e-6), name
+
+
 def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(trained):
     result, output = trained
     lines = output.splitlines()
@@ -277,8 +295,9 @@ def test_a_loss_that_is_no_number_names_step_bucket_and_rows(write_dataset, make
     with pytest.raises(LengthwiseError) as error:
         train(path, tmp_path / "run", config)
     found = re.match(
-        r"epoch 1, step (\d+): the loss is nan in a batch of \d rows of bucket 8 of split 'train', "
-        r"of these rows: train/len00008-00001-of-0000\d.tfrecord record 2; look for NaN",
+        r"epoch 1, step (\d+): the loss or its gradient is no number in a batch of \d rows of "
+        r"bucket 8 of split 'train', of these rows: train/len00008-00001-of-0000\d.tfrecord "
+        "record 2; look for NaN",
         str(error.value),
     )
     assert found, error.value
@@ -286,6 +305,50 @@ def test_a_loss_that_is_no_number_names_step_bucket_and_rows(write_dataset, make
     bucket, number = schedule[int(found[1]) - 1]
     assert bucket == 1
     assert 9 in schedule.rows(bucket, number)
+
+
+def test_an_infinite_value_names_its_row_though_the_loss_is_a_number(
+    write_dataset, make_rows, tmp_path
+):
+    rows = make_rows(20)
+    place = next(i for i, row in enumerate(rows) if len(row["frames"]) > 8)
+    # Gates saturate, so that the loss is finite; the gradient is 0 · inf.
+    rows[place]["frames"] = np.full_like(rows[place]["frames"], [np.inf, 0.0])
+    path = write_dataset({"train": rows})
+    config = TrainConfig(inputs=("frames",), units=2, epochs=1, batch_size=8, normalize=False)
+    with pytest.raises(LengthwiseError) as error:
+        train(path, tmp_path / "run", config)
+    assert "bucket 12 of split 'train', of these rows: train/len00012-00000-of-" in str(error.value)
+    assert "tfrecord record 0; look for NaN" in str(error.value)
+
+
+def test_a_validation_loss_that_is_no_number_names_bucket_and_rows(
+    write_dataset, make_rows, tmp_path
+):
+    rows = make_rows(20, seed=1)
+    place = [i for i, row in enumerate(rows) if len(row["frames"]) <= 4][1]
+    rows[place]["frames"] = rows[place]["frames"] * np.float32(np.nan)
+    path = write_dataset({"train": make_rows(20), "val": rows})
+    config = TrainConfig(inputs=("frames",), units=2, epochs=2, batch_size=8)
+    message = (
+        "epoch 1: the loss is no number in bucket 4 of split 'val', of these rows: "
+        r"val/len00004-00000-of-0000\d.tfrecord record 1; look for NaN"
+    )
+    with pytest.raises(LengthwiseError, match=message):
+        train(path, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "best.keras").exists()
+
+
+def test_values_that_float32_cannot_normalise_are_told(write_dataset, make_rows, tmp_path):
+    rows = make_rows(20)
+    rows[3]["frames"] = rows[3]["frames"].copy()
+    rows[3]["frames"][0, 1] = 3e38
+    path = write_dataset({"train": rows})
+    with pytest.raises(
+        InputError, match=r"dataset: 'frames' has values from -\S+ to 3e\+38, which"
+    ):
+        train(path, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_left_as_it_is(dataset, run_dir):
@@ -347,9 +410,34 @@ def test_a_lost_plan_is_put_back(dataset, run_dir, tmp_path, content):
 
 def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
     (tmp_path / "thesis.tex").write_text("a")
-    with pytest.raises(OutputError, match=r"holds 'thesis.tex' and is no run folder"):
+    with pytest.raises(OutputError, match=r"holds 'thesis.tex' and no config.json"):
         train(dataset, tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_that_lost_its_configuration_is_kept(dataset, run_dir, tmp_path, fresh):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    (folder / "config.json").unlink()
+    with pytest.raises(OutputError, match=r"run: holds 'best.keras' and no config.json, so it is"):
+        train(dataset, folder, CONFIG, fresh=fresh)
+    assert (folder / "state.npz").is_file()
+
+
+def test_a_run_with_half_a_configuration_is_named(dataset, run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "run")
+    config = folder / "config.json"
+    config.write_bytes(config.read_bytes()[:300])
+    with pytest.raises(ManifestError, match=r"run/config.json: not valid JSON"):
+        train(dataset, folder, CONFIG)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(dataset, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "state.npz").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"state.npz: is a folder where a run has a file; remove"):
+        train(dataset, folder, CONFIG, fresh=True)
 
 
 def test_a_file_is_no_run_folder(dataset, tmp_path):

@@ -357,3 +357,15 @@ def test_the_dataset_says_nothing_of_where_it_was_made(two_files, tmp_path):
     for path in Path(tmp_path / "out").rglob("*"):
         if path.is_file():
             assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_more_shards_than_a_manifest_has_room_for_are_refused_before_they_are_written(
+    run, write_input, tmp_path, monkeypatch
+):
+    path = write_input("a.parquet", ragged_table(60))
+    monkeypatch.setattr("lengthwise.pipeline.building.MAX_SHARDS", 5)
+    code, _, error = run("build", path, tmp_path / "out", "--shard-size", "1K")
+    assert code == 1
+    assert "shards are more than the 5 that a manifest has room for" in error
+    assert not list((tmp_path / "out").rglob("*.tfrecord"))
+    assert run("build", path, tmp_path / "out", "--shard-size", "1M")[0] == 0

@@ -28,7 +28,7 @@ def flink():
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *args):
+        def log_message(self, format, *args):
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -78,9 +78,9 @@ def test_ship_hands_the_wheel_to_the_runner(monkeypatch, tmp_path):
             pass
 
     monkeypatch.setattr(runners.beam, "Pipeline", Pipeline)
-    runners.run_pipeline(lambda _: None, Execution(runner="PortableRunner"))
+    runners.run_pipeline(lambda _: None, Execution(runner="FlinkRunner"))
     assert not any(path.endswith(".whl") for path in staged)
-    runners.run_pipeline(lambda _: None, Execution(runner="PortableRunner", ship=True))
+    runners.run_pipeline(lambda _: None, Execution(runner="FlinkRunner", ship=True))
     assert any(path.endswith("py3-none-any.whl") for path in staged)
 
 

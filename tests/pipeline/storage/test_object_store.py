@@ -298,3 +298,20 @@ def test_a_plan_is_the_same_whether_it_is_staged_here_or_there(prefix, rows):
     plan = make_plan([rows], names=NAMES, options=OPTIONS, staging=prefix / "staging")
     assert plan.dumps() == make_plan([rows], names=NAMES, options=OPTIONS).dumps()
     assert files_below(prefix) == {}
+
+
+def test_a_run_is_trained_and_predicts_by_url(prefix, rows, tmp_path):
+    from lengthwise.model import TrainConfig, train
+    from lengthwise.pipeline.predicting import predict
+
+    build([rows], str(prefix), names=NAMES, options=OPTIONS)
+    train(str(prefix), tmp_path / "run", TrainConfig(units=2, epochs=1))
+    there, here = prefix.with_name("predictions.parquet"), tmp_path / "predictions.parquet"
+    for output in (str(there), str(there), here):
+        assert predict(tmp_path / "run", [rows], output).rows == 150
+    assert there.read_bytes() == here.read_bytes()
+    assert not [path for path in prefix.parent.iterdir() if "staging" in path.name]
+    with written_whole(there) as unfinished:
+        unfinished.write_bytes(b"something else")
+    with pytest.raises(OutputError, match="holds no predictions"):
+        predict(tmp_path / "run", [rows], str(there))
