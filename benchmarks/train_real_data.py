@@ -277,8 +277,8 @@ official ones; the others are drawn with the seed of the build, as [examples.md]
 they stand below. Those of PLAID, its frames among them, are one of six trials of one seed that were
 compared on `test`, as it has no `val`: its figure is flattered by that. These are figures of a
 plain network trained shortly, not the best that can be had on this data: Essen's loss was still
-falling after its few epochs, and PLAID has few rows to train on. Where fewer than five seeds or no
-Keras stand, the rest has not been run.
+falling after its few epochs, and PLAID has few rows to train on.
+Where fewer than five seeds or no Keras stand, the rest has not been run.
 
 *Keras* is `benchmarks/keras_twin.py`: the same rows, layers, numbers of weights (which is checked),
 Adam, learning rate and number of batches, with `bucket_by_sequence_length` at the boundaries that
