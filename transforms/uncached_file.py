@@ -44,8 +44,12 @@ class UncachedFile(io.RawIOBase):
         'abc'
     """
 
+    # None until the file is open and from when it is closed: what fails is not closed twice.
+    _descriptor: int | None = None
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
+        self._path = os.fspath(path)
         self._descriptor = _opened(path)
         try:
             self._buffer = _idle.pop()
@@ -55,6 +59,11 @@ class UncachedFile(io.RawIOBase):
 
     def writable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        if self._descriptor is None:
+            raise ValueError("the file is closed")
+        return self._descriptor
 
     def tell(self) -> int:
         return self._written + self._used
@@ -69,23 +78,24 @@ class UncachedFile(io.RawIOBase):
     def finish(self) -> None:
         """Writes what still waits in the buffer; nothing can be written after it."""
         self._empty(self._used - self._used % _BLOCK_BYTES)
-        _write_usually(self._descriptor)
+        _write_usually(self.fileno())
         self._empty(self._used)
 
     def sync(self) -> None:
         """Finishes the file and returns once it is on disk."""
         self.finish()
-        os.fsync(self._descriptor)
+        os.fsync(self.fileno())
         if hasattr(os, "posix_fadvise"):
             # Where it went through the page cache after all, the next file can use its pages.
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Closes the file as it is."""
-        if not self.closed:
-            os.close(self._descriptor)
-            _idle.append(self._buffer)
+        descriptor, self._descriptor = self._descriptor, None
         super().close()
+        if descriptor is not None:
+            os.close(descriptor)
+            _idle.append(self._buffer)
 
     def _append(self, data: np.ndarray) -> None:
         """Appends no more than the buffer holds."""
@@ -100,16 +110,17 @@ class UncachedFile(io.RawIOBase):
 
     def _empty(self, size: int) -> None:
         """Writes the first bytes of the buffer and moves the others to its start."""
+        descriptor = self.fileno()
         done = 0
         while done < size:
             try:
-                done += os.write(self._descriptor, self._buffer[done:size].data)
+                done += os.write(descriptor, self._buffer[done:size].data)
             except OSError as reason:
-                if reason.errno != errno.EINVAL or not _write_usually(self._descriptor):
-                    raise
+                if reason.errno != errno.EINVAL or not _write_usually(descriptor):
+                    raise OSError(reason.errno, reason.strerror, self._path) from None
             if done % _BLOCK_BYTES:
                 # Only a part was taken, since the disk is full: let the next write say so.
-                _write_usually(self._descriptor)
+                _write_usually(descriptor)
         self._written += size
         self._used -= size
         self._buffer[: self._used] = self._buffer[size : size + self._used]
@@ -135,7 +146,9 @@ def _write_usually(descriptor: int) -> bool:
 
 def _fresh_buffer() -> np.ndarray:
     """(_BUFFER_BYTES,) uint8, a huge page where there are such."""
-    memory = mmap.mmap(-1, 2 * _BUFFER_BYTES)
+    # Private: a process that is forked would write into the buffers of the other one. (And shared
+    # memory has no huge pages unless the machine is set up for it.)
+    memory = mmap.mmap(-1, 2 * _BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)

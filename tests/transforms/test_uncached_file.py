@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,8 +125,9 @@ def test_a_full_disk_is_told_and_the_next_file_is_not_touched_by_it(tmp_path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match="No space") as told:
             write(tmp_path / "a", pieces([BUFFER]))
+        assert told.value.filename == str(tmp_path / "a")
     data = pieces([10])
 
     write(tmp_path / "b", data)
@@ -139,3 +142,65 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path):
         UncachedFile(tmp_path / "a")
 
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_file_that_cannot_be_closed_is_not_closed_twice(tmp_path, monkeypatch):
+    # By then another file can have the number.
+    closed = []
+    usual = os.close
+
+    def fail(descriptor):
+        closed.append(descriptor)
+        usual(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = UncachedFile(tmp_path / "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            file.close()
+        file.close()
+
+    assert len(closed) == 1
+
+
+def test_a_file_that_is_not_opened_leaves_no_complaint(tmp_path):
+    with pytest.raises(FileNotFoundError) as told:
+        UncachedFile(tmp_path / "nowhere" / "a")
+    file = UncachedFile.__new__(UncachedFile)
+
+    file.close()
+
+    assert told.value.filename == str(tmp_path / "nowhere" / "a")
+
+
+_FORKED = """
+import os, sys
+from lengthwise.transforms.uncached_file import UncachedFile
+
+def open_and_fill(name):
+    file = UncachedFile(os.path.join(sys.argv[1], name))
+    file.write(name.encode() * 1000)
+    return file
+
+open_and_fill("w").close()
+is_filled, fill = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(is_filled[0], 1)
+    file = open_and_fill("c")
+    os.write(fill[1], b"1")
+    file.finish()
+    os._exit(0)
+file = open_and_fill("p")
+os.write(is_filled[1], b"1")
+os.read(fill[0], 1)
+file.finish()
+os.wait()
+"""
+
+
+def test_processes_that_were_forked_do_not_write_each_others_bytes(tmp_path):
+    subprocess.run([sys.executable, "-c", _FORKED, str(tmp_path)], check=True, timeout=120)
+
+    assert (tmp_path / "p").read_bytes() == b"p" * 1000
+    assert (tmp_path / "c").read_bytes() == b"c" * 1000
