@@ -9,7 +9,6 @@ gradients by inputs and all weights. Peak memory is taken in a process per side.
     python benchmarks/bilstm_against_keras.py --threads 2
     python benchmarks/bilstm_against_keras.py --jit              # both with jit_compile=True too
     python benchmarks/bilstm_against_keras.py --memory           # peak memory instead of time
-    python benchmarks/bilstm_against_keras.py --torch            # PyTorch's packed sequences too
     python benchmarks/bilstm_against_keras.py --kernels packed hybrid scan
     python benchmarks/bilstm_against_keras.py --kernels auto products
 
@@ -47,15 +46,11 @@ def make_steps(
     side: str, width: int, units: int, *, training: bool
 ) -> Callable[[np.ndarray, np.ndarray], Callable[[], Any]]:
     """A function of a batch and its mask that gives a function that computes one step."""
-    if side == "torch":
-        return _make_torch_steps(width, units, training=training)
-
     import keras
     import tensorflow as tf
 
     from lengthwise.model import MaskedBiLSTM
 
-    keras.utils.set_random_seed(0)
     name, _, jit = side.partition("+")
     if name == "products":
         return _make_products(width, units)
@@ -64,6 +59,8 @@ def make_steps(
     else:
         layer = MaskedBiLSTM(units, return_sequences=True, kernel=name)
     layer.build((None, None, width))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(size=w.shape) / units**0.5 for w in layer.get_weights()])
 
     def step(inputs: Any, mask: Any) -> Any:
         if not training:
@@ -81,6 +78,7 @@ def make_steps(
 
     def bind(inputs: np.ndarray, mask: np.ndarray) -> Callable[[], Any]:
         given = tf.constant(inputs), tf.constant(mask)
+        # The last value: outputs, or the gradient by the last bias, through all of the steps.
         return lambda: [value.numpy() for value in tf.nest.flatten(compiled(*given))[-1:]]
 
     return bind
@@ -105,33 +103,7 @@ def _make_products(width: int, units: int) -> Callable[..., Any]:
     def bind(inputs: np.ndarray, mask: np.ndarray) -> Callable[[], Any]:
         rows = tf.random.normal((len(inputs), width + units))
         counts = tf.constant(mask.sum(0), tf.int32)
-        return lambda: multiply(rows, counts)[1].numpy()
-
-    return bind
-
-
-def _make_torch_steps(width: int, units: int, *, training: bool) -> Callable[..., Any]:
-    import torch  # pyright: ignore[reportMissingImports]
-    from torch.nn.utils.rnn import (  # pyright: ignore[reportMissingImports]
-        pack_padded_sequence,
-        pad_packed_sequence,
-    )
-
-    torch.set_num_threads(int(os.environ["TF_NUM_INTRAOP_THREADS"]))
-    lstm = torch.nn.LSTM(width, units, batch_first=True, bidirectional=True)
-
-    def bind(inputs: np.ndarray, mask: np.ndarray) -> Callable[[], Any]:
-        x = torch.tensor(inputs, requires_grad=training)
-        lengths = torch.tensor(mask.sum(1))
-
-        def step() -> Any:
-            with torch.set_grad_enabled(training):
-                packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-                outputs, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
-                if training:
-                    torch.autograd.grad(outputs.square().sum(), [x, *lstm.parameters()])
-
-        return step
+        return lambda: [multiply(rows, counts)[1].numpy()]
 
     return bind
 
@@ -149,9 +121,15 @@ def measure(
     for kind in LENGTHS:
         mask = np.arange(total) < draw_lengths(kind, batch, total)[:, np.newaxis]
         bound = {side: bind(inputs, mask) for side, bind in steps.items()}
-        for step in bound.values():
+        expected = np.asarray(bound["keras"]()[0])
+        for side, step in bound.items():
+            found = np.asarray(step()[0])
             step()
-            step()
+            # Both sides must do the same work, or times mean nothing.
+            if side != "products":
+                largest = float(np.abs(found - expected).max() / np.abs(expected).max())
+                if largest > 1e-4:
+                    raise RuntimeError(f"{side} differs from Keras by {largest:.1e} at {shape}")
         times[kind] = {side: [] for side in sides}
         started = time.perf_counter()
         while time.perf_counter() - started < seconds or len(times[kind][sides[0]]) < 5:
@@ -180,7 +158,6 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="+", default=["auto"])
     parser.add_argument("--shapes", nargs="+", type=int, default=range(len(SHAPES)))
     parser.add_argument("--jit", action="store_true")
-    parser.add_argument("--torch", action="store_true")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -188,7 +165,6 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sides = ["keras", *options.kernels]
     sides += ["keras+jit", "auto+jit"] if options.jit else []
-    sides += ["torch"] if options.torch else []
     table = Table(title=f"times better than Keras, {options.threads} thread(s), median (range)")
     for heading in ("(B, T, D, H)", "lengths", "mode", "Keras", *sides[1:]):
         table.add_column(heading, justify="right")

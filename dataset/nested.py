@@ -1,9 +1,31 @@
-"""Nested lists: the values at the bottom of steps that are vectors or matrices."""
+"""Nested lists: steps that are vectors or matrices, and the values at the bottom of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether it is a list of any length."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+
+
+def shape_of(type_: pa.DataType) -> tuple[bool, tuple[int, ...], pa.DataType]:
+    """Whether a type has steps, the shape of a step (or of the whole), and the type of a value.
+
+    Example:
+        >>> shape_of(pa.list_(pa.list_(pa.float32(), 16)))
+        (True, (16,), DataType(float))
+    """
+    sequence = is_list(type_)
+    if sequence:
+        type_ = type_.value_type
+    shape = []
+    while pa.types.is_fixed_size_list(type_):
+        shape.append(type_.list_size)
+        type_ = type_.value_type
+    return sequence, tuple(shape), type_
 
 
 def leaf_values(items: pa.Array, size: int) -> tuple[pa.Array, np.ndarray | None]:

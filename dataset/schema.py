@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lengthwise.dataset.document import Fields
 from lengthwise.dataset.errors import LengthwiseError, SchemaError
+from lengthwise.dataset.nested import is_list, shape_of
 
 # Names that every record carries beside the user's features.
 LENGTH = "length"
@@ -237,10 +238,10 @@ class Schema:
             sequences = [
                 column.name
                 for column in columns
-                if _is_list(column.type) and column.name not in (*labels, *contexts)
+                if is_list(column.type) and column.name not in (*labels, *contexts)
             ]
             _require(
-                any(_is_list(column.type) for column in columns),
+                any(is_list(column.type) for column in columns),
                 f"{place}: no column is a list, so there is no sequence; "
                 f"columns are: {', '.join(columns.names)}",
             )
@@ -293,24 +294,13 @@ def _require(condition: bool, message: str) -> None:
         raise SchemaError(message)
 
 
-def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
-
-
 def feature_from_arrow(column: pa.Field, *, label: bool, place: str) -> Feature:
     """The feature that one Arrow column makes.
 
     Raises:
         SchemaError: names `place`, the column and its type where it cannot be stored.
     """
-    type_ = column.type
-    sequence = _is_list(type_)
-    if sequence:
-        type_ = type_.value_type
-    shape = []
-    while pa.types.is_fixed_size_list(type_):
-        shape.append(type_.list_size)
-        type_ = type_.value_type
+    sequence, shape, type_ = shape_of(column.type)
     encoding = NUMBERS
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
@@ -326,7 +316,7 @@ def feature_from_arrow(column: pa.Field, *, label: bool, place: str) -> Feature:
         return Feature(
             column.name,
             dtype,
-            tuple(shape),
+            shape,
             sequence=sequence,
             label=label,
             encoding=encoding,
@@ -337,6 +327,6 @@ def feature_from_arrow(column: pa.Field, *, label: bool, place: str) -> Feature:
 
 def _unfit(column: pa.Field, type_: pa.DataType, place: str) -> str:
     where = f"{place}: column '{column.name}' is {column.type}"
-    if _is_list(type_):
+    if is_list(type_):
         return f"{where}: steps of varying size cannot be stored; use fixed_size_list for vectors"
     return f"{where}: {type_} cannot be stored; give numbers, bools or strings"

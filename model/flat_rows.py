@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lengthwise.dataset import Feature, InputError, SchemaError
 from lengthwise.dataset.nested import leaf_values
+from lengthwise.dataset.reasons import NULL_CONTEXT, NULL_SEQUENCE, UNEQUAL_LENGTHS
 from lengthwise.dataset.schema import NUMBERS, feature_from_arrow
-from lengthwise.model.preprocessing import NULL_CONTEXT, NULL_SEQUENCE, UNEQUAL_LENGTHS
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def flat_rows(
 
     Returns:
         The rows without faults that show in Arrow alone, in order; and the fault of every row of
-        the batch, (n,) int32, as in `preprocessing.FAULTS`.
+        the batch, (n,) int32, positions in `REASONS`.
 
     Raises:
         SchemaError: an integer does not fit into 64 bits with a sign.

@@ -11,10 +11,11 @@ import pyarrow as pa
 import tensorflow as tf
 
 from lengthwise.dataset import Feature, Plan
+from lengthwise.dataset.reasons import REASONS
 from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.model.answers import Answers
 from lengthwise.model.flat_rows import FlatRows, as_table, flat_rows
-from lengthwise.model.preprocessing import FAULTS, Preprocessing, observed_name
+from lengthwise.model.preprocessing import Preprocessing, observed_name
 from lengthwise.model.serving import REASON, Serving
 
 # Rows that are flat in memory at once, and what runs through the network at once. They never depend
@@ -121,7 +122,7 @@ class Predictor:
         place = np.zeros(batch.num_rows, np.int64)
         place[usable[in_batches]] = np.arange(len(usable))
         index = pa.array(place, mask=faults != 0)
-        reasons = pa.array(FAULTS).take(pa.array(faults, mask=faults == 0))
+        reasons = pa.array(REASONS).take(pa.array(faults, mask=faults == 0))
         return pa.table(
             {
                 REASON: reasons,

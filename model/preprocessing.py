@@ -16,26 +16,18 @@ import tensorflow as tf
 
 from lengthwise.dataset import Feature, Plan
 from lengthwise.dataset.options import RESERVED_IDS
+from lengthwise.dataset.reasons import (
+    EMPTY,
+    INFINITE,
+    NOT_A_NUMBER,
+    NOT_NORMALIZABLE,
+    NULL_CONTEXT,
+    OVERLONG,
+    UNKNOWN_NUMBER,
+)
 from lengthwise.dataset.schema import NUMBERS, RESERVED_SUFFIX
 
 _UNKNOWN_ID = 1
-
-# Why a row cannot be used, in the words of a build; positions are the codes in `Prepared.faults`.
-FAULTS = (
-    "",
-    "null sequence",
-    "sequence features of different lengths",
-    "null context or label",
-    "infinite, or beyond float32",
-    "id that the model does not know",
-    "value that cannot be normalised",
-    "NaN value",
-    "empty sequence",
-    "overlong sequence",
-    "the network gave no number",
-)
-NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, INFINITE, UNKNOWN_NUMBER = range(1, 6)
-NOT_NORMALIZABLE, NOT_A_NUMBER, EMPTY, OVERLONG, NO_NUMBER = range(6, 11)
 
 
 class Prepared(NamedTuple):
@@ -50,7 +42,7 @@ class Prepared(NamedTuple):
     length: tf.Tensor  # (P,) int32
     row: tf.Tensor  # (P,) int64: the row that a line comes from
     step: tf.Tensor  # (P, T) int64: the flat step in each slot; N where there is none
-    faults: tf.Tensor  # (B,) int32, positions in `FAULTS`
+    faults: tf.Tensor  # (B,) int32, positions in `REASONS`
 
 
 class Preprocessing(tf.Module):

@@ -180,6 +180,8 @@ def _to_dataset(streams: BatchStreams, *, ragged: bool) -> tf.data.Dataset:
 
     settings = tf.data.Options()
     settings.deterministic = True
+    # Chunks that are read in parallel take more memory and as much time: Python reads them.
+    settings.experimental_optimization.map_parallelization = False
     # A checkpoint of an iterator then holds where it is, not the batches that it has read ahead.
     settings.experimental_symbolic_checkpoint = True
     # Replicas share the work by `replica`; sharding the steps once more would lose rows.

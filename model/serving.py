@@ -10,11 +10,10 @@ from typing import Any
 import tensorflow as tf
 
 from lengthwise.dataset import Feature
+from lengthwise.dataset.reasons import NO_NUMBER, REASONS
 from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS
 from lengthwise.model.answers import Answers
 from lengthwise.model.preprocessing import (
-    FAULTS,
-    NO_NUMBER,
     Prepared,
     Preprocessing,
     observed_name,
@@ -121,7 +120,7 @@ class Serving(tf.Module):
     def _flat(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         values = {name: inputs[ours] for name, ours in self.input_names.items() if ours in inputs}
         numbers, faults = self.numbers(self._with_masks(values))
-        return {**self.answers.tensors(numbers), REASON: tf.gather(tf.constant(FAULTS), faults)}
+        return {**self.answers.tensors(numbers), REASON: tf.gather(tf.constant(REASONS), faults)}
 
     def _ragged(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         first: Any = rows[self._sequences[0]]
@@ -135,7 +134,7 @@ class Serving(tf.Module):
         answers = self.answers.tensors(numbers)
         if self.answers.per_step:
             answers = {name: first.with_values(found) for name, found in answers.items()}
-        return {**answers, REASON: tf.gather(tf.constant(FAULTS), faults)}
+        return {**answers, REASON: tf.gather(tf.constant(REASONS), faults)}
 
     def _with_masks(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of `numbers`; where no mask is given, nothing is missing by it."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from lengthwise.dataset.errors import LengthwiseError
 from lengthwise.dataset.manifest import Account
-from lengthwise.transforms.ragged import REASONS
+from lengthwise.dataset.reasons import REASONS
 
 # Faulty rows that a message names; the rest is counted.
 _NAMED_FAULTS = 5

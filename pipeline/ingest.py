@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from lengthwise.dataset.errors import LengthwiseError
 from lengthwise.dataset.options import MAX_LENGTH, PlanOptions
+from lengthwise.dataset.reasons import EMPTY, NULL_SEQUENCE, OVERLONG, REASONS, TOO_LONG
 from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
@@ -31,15 +32,7 @@ from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows
-from lengthwise.transforms.ragged import (
-    EMPTY,
-    NULL_SEQUENCE,
-    OVERLONG,
-    REASONS,
-    TOO_LONG,
-    RaggedRows,
-    ragged_rows,
-)
+from lengthwise.transforms.ragged import RaggedRows, ragged_rows
 from lengthwise.transforms.uncached_file import UncachedFile
 
 # Of the text of a rejected row.
@@ -101,7 +94,7 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
         writer = None
         for batch in batches:
             _reject(batch.broken, unit, job, report)
-            numbers = _row_numbers(batch)
+            numbers = batch.row_numbers
             keys = keys_of(numbers, unit, job)
             splits = splits_of(batch.rows, keys, unit, job, report)
             found = Found(batch.rows, numbers, keys, splits)
@@ -125,13 +118,6 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
         file.finish()
         strings.write(number)
     return report
-
-
-def _row_numbers(batch: SourceBatch) -> np.ndarray:
-    """(n,) int64, the number of each row in its file."""
-    if batch.numbers is not None:
-        return batch.numbers
-    return np.arange(batch.first_row, batch.first_row + batch.rows.num_rows)
 
 
 def _reject(broken: Sequence[BrokenRow], unit: Unit, job: IngestJob, report: UnitReport) -> None:

@@ -10,10 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import apache_beam as beam
-
 from lengthwise.dataset.errors import InputError, OutputError, PlanError
-from lengthwise.dataset.options import RESERVED_IDS, PlanOptions
+from lengthwise.dataset.options import MAX_SPLITS, RESERVED_IDS, PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
 from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
 from lengthwise.dataset.storage import (
@@ -32,13 +30,13 @@ from lengthwise.pipeline.accounts import (
 )
 from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
-from lengthwise.pipeline.progress import Progress, count_reports, watched
-from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import SourceOptions
-from lengthwise.pipeline.staging import read_reports, unit_report_path, unstaged
+from lengthwise.pipeline.staging import read_reports, unit_report_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.unit_runs import run_units
 from lengthwise.transforms.boundaries import (
     STRATEGIES,
     Buckets,
@@ -143,23 +141,16 @@ def ingest(
     Raises:
         InputError: a unit cannot be read, or rows are faulty: one line for all of them.
     """
-    units = source.units
-    waiting = unstaged(job.staging, units)
-    if waiting:
-
-        def construct(pipeline: beam.Pipeline) -> None:
-            _ = (
-                pipeline
-                | "ListUnits" >> beam.Create(waiting)
-                | "SpreadUnits" >> beam.Reshuffle()
-                | "CheckVersions" >> CheckVersions()
-                | "IngestUnit" >> beam.Map(ingest_unit, job)
-            )
-
-        reports = unit_report_path(job.staging, 0).parent
-        with watched(progress, "reading units", len(units), lambda: count_reports(reports)):
-            run_pipeline(construct, execution)
-    files = [unit.file for unit in units]
+    run_units(
+        source.units,
+        ingest_unit,
+        job,
+        execution,
+        progress,
+        step="IngestUnit",
+        title="reading units",
+    )
+    files = [unit.file for unit in source.units]
 
     def place_of(number: int, row: int) -> Place:
         return files[number].path, files[number].name, row
@@ -209,6 +200,8 @@ def merged_findings(
             Rejected(*place_of(number, row), reason, raw)
             for row, reason, raw in sorted(report.rejected)
         ]
+    if len(tallies) > MAX_SPLITS:
+        raise InputError(f"the column that names the split has over {MAX_SPLITS} names")
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:

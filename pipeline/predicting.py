@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,10 +28,9 @@ import pyarrow.parquet as pq
 from lengthwise.dataset.errors import InputError, LengthwiseError, OutputError, SchemaError
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
 from lengthwise.dataset.storage import StoragePath, absolute_path, mapped, written_whole
-from lengthwise.pipeline.progress import Progress, count_reports, watched
-from lengthwise.pipeline.runners import Execution, run_pipeline
+from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import (
-    SourceBatch,
     SourceFile,
     SourceOptions,
     Unit,
@@ -43,15 +41,15 @@ from lengthwise.pipeline.sources import (
     read_unit,
     status_of,
 )
+from lengthwise.pipeline.sources.fitting import nested_lists
 from lengthwise.pipeline.staging import (
     open_staging,
     read_reports,
     unit_report_path,
     unit_rows_path,
-    unstaged,
     write_report,
 )
-from lengthwise.pipeline.versions import CheckVersions
+from lengthwise.pipeline.unit_runs import run_units
 from lengthwise.pipeline.worker_counts import count_on_worker
 from lengthwise.transforms.writing import sync_folder
 
@@ -159,7 +157,15 @@ make one with `lengthwise train`
     )
     try:
         units = [unit for file in files for unit in file.units]
-        _predict_units(units, job, execution, progress)
+        run_units(
+            units,
+            predict_unit,
+            job,
+            execution,
+            progress,
+            step="PredictUnit",
+            title="predicting units",
+        )
         reports = list(read_reports(unit_report_path(job.staging, n) for n in range(len(units))))
         for report in reports:
             if report["error"] is not None:
@@ -200,35 +206,13 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
     count_on_worker("units")
 
 
-def _predict_units(
-    units: Sequence[Unit], job: PredictJob, execution: Execution, progress: Progress | None
-) -> None:
-    """Predicts all units that have no report yet."""
-    waiting = unstaged(job.staging, units)
-    if not waiting:
-        return
-
-    def construct(pipeline: beam.Pipeline) -> None:
-        _ = (
-            pipeline
-            | "ListUnits" >> beam.Create(waiting)
-            | "SpreadUnits" >> beam.Reshuffle()
-            | "CheckVersions" >> CheckVersions()
-            | "PredictUnit" >> beam.Map(predict_unit, job)
-        )
-
-    reports = unit_report_path(job.staging, 0).parent
-    with watched(progress, "predicting units", len(units), lambda: count_reports(reports)):
-        run_pipeline(construct, execution)
-
-
 def _predicted(unit: Unit, job: PredictJob) -> pa.Table:
     """Predictions of all rows of a unit, in order."""
     run = _loaded(job.run, job.checkpoint)
     empty = _no_predictions(run, job)
     parts = [empty]
     for batch in read_unit(unit, job.columns, job.reading):
-        parts.append(_labelled(run.predict(batch.rows), _row_numbers(batch), unit))
+        parts.append(_labelled(run.predict(batch.rows), batch.row_numbers, unit))
         if batch.broken:
             broken = pa.table({REASON: pa.array([row.reason for row in batch.broken])})
             numbers = np.array([row.row for row in batch.broken], np.int64)
@@ -244,12 +228,6 @@ def _labelled(answers: pa.Table, numbers: np.ndarray, unit: Unit) -> pa.Table:
     """Answers with file and row before them."""
     names = pa.array([unit.file.name], pa.string()).take(pa.array(np.zeros(len(numbers), np.int64)))
     return answers.add_column(0, ROW, pa.array(numbers, pa.int64())).add_column(0, FILE, names)
-
-
-def _row_numbers(batch: SourceBatch) -> np.ndarray:
-    if batch.numbers is not None:
-        return batch.numbers
-    return np.arange(batch.first_row, batch.first_row + batch.rows.num_rows)
 
 
 def _no_predictions(run: Any, job: PredictJob) -> pa.Table:
@@ -322,10 +300,7 @@ def _leaves_shape_open(file: SourceFile, feature: Feature) -> bool:
     """Whether the file has lists of any length where the model takes vectors."""
     if file.columns.names.count(feature.name) != 1:
         return False
-    type_ = file.columns.field(feature.name).type
-    depth = 0
-    while pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        depth, type_ = depth + 1, type_.value_type
+    depth, _ = nested_lists(file.columns.field(feature.name).type)
     return depth == len(feature.shape) + feature.sequence
 
 

@@ -17,26 +17,19 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
-from lengthwise.dataset.nested import leaf_values
+from lengthwise.dataset.nested import leaf_values, shape_of
+from lengthwise.dataset.reasons import (
+    INFINITE,
+    NOT_A_NUMBER,
+    NULL_CONTEXT,
+    NULL_SEQUENCE,
+    OUT_OF_RANGE,
+    REASONS,
+    UNEQUAL_LENGTHS,
+)
 from lengthwise.dataset.schema import NUMBERS, Feature, Schema, feature_from_arrow
 from lengthwise.dataset.spans import span_index
 from lengthwise.transforms.row_keys import piece_keys
-
-# Why a row cannot be used; positions are the codes in `Faults.reasons`.
-REASONS = (
-    "",
-    "null sequence",
-    "sequence features of different lengths",
-    "null context or label",
-    "integer out of range",
-    "infinite, or beyond float32",
-    "empty sequence",
-    "overlong sequence",
-    "NaN value",
-    "more steps than a record can have",
-)
-NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_CONTEXT, OUT_OF_RANGE, INFINITE = range(1, 6)
-EMPTY, OVERLONG, NOT_A_NUMBER, TOO_LONG = range(6, 10)
 
 
 @dataclass(frozen=True)
@@ -180,7 +173,7 @@ def ragged_rows(
 
     Returns:
         The usable rows in order, and the fault of every row of the batch: (n,) uint8, positions
-        in `REASONS`, 0 where the row is usable.
+        in `dataset.reasons.REASONS`, 0 where the row is usable.
 
     Raises:
         SchemaError: a column is missing or of another type than the schema says.
@@ -241,16 +234,11 @@ def single_batch(table: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
 
 
 def _leaf_dtype(type_: pa.DataType) -> np.dtype:
-    while (
-        pa.types.is_list(type_)
-        or pa.types.is_large_list(type_)
-        or (pa.types.is_fixed_size_list(type_))
-    ):
-        type_ = type_.value_type
-    if not pa.types.is_integer(type_):
+    _, _, leaf = shape_of(type_)
+    if not pa.types.is_integer(leaf):
         return np.dtype(np.int8)  # a bool, or a float, which is stored as float32 anyway
     # No signed type of numpy holds a uint64; larger values are rejected row by row.
-    return np.dtype(np.int64 if type_ == pa.uint64() else str(type_))
+    return np.dtype(np.int64 if leaf == pa.uint64() else str(leaf))
 
 
 def _null_faults(batch: pa.RecordBatch, schema: Schema) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lengthwise.dataset.document import MAX_DOCUMENT_BYTES
 from lengthwise.dataset.errors import PlanError
 from lengthwise.dataset.options import RESERVED_IDS
 from lengthwise.dataset.plan import check_vocabulary
@@ -147,12 +148,19 @@ def read_vocabulary(path: str | Path) -> tuple[str, ...]:
     """Reads a vocabulary: one string a line, as `vocabulary_text` writes it.
 
     Raises:
-        PlanError: the file cannot be read, or a string stands in it twice.
+        PlanError: the file cannot be read, is too large, or a string stands in it twice.
     """
     try:
-        text = storage_path(path).read_text(encoding="utf-8")
+        with storage_path(path).open("rb") as file:
+            data = file.read(MAX_DOCUMENT_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as reason:
         raise PlanError(f"{path}: the vocabulary cannot be read: {reason}") from None
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise PlanError(
+            f"{path}: the vocabulary has more than {MAX_DOCUMENT_BYTES} bytes; leave rare strings "
+            "out"
+        )
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()

@@ -6,21 +6,21 @@ thread, written by `benchmarks/choose_kernels.py`; "full" has no padding, "bucke
 
                                                training                        inference
     (B, T, D, H)        lengths       hybrid rectangles       loop     hybrid rectangles       loop
-    (32, 50, 16, 32)    uniform          4.2        5.0        2.4        2.1        1.9        1.4
-                        bucketed         5.3        5.0        2.0        1.8        1.7        1.3
-                        full             5.2        4.2        2.1        1.9        1.8        1.3
-    (32, 50, 16, 64)    uniform          3.8        3.9        2.3        1.9        2.0        1.4
-                        bucketed         3.9        3.4        1.9        1.9        1.7        1.2
-                        full             3.8        3.5        1.9        1.9        1.8        1.2
-    (64, 50, 32, 96)    uniform          2.3        2.7        2.3        1.5        1.9        1.6
-                        bucketed         2.4        2.3        1.8        1.5        1.4        1.2
-                        full             2.4        2.3        1.7        1.5        1.5        1.2
-    (64, 50, 32, 128)   uniform          1.6        1.9        2.4        1.5        1.9        1.6
-                        bucketed         1.5        1.5        1.7        1.5        1.5        1.3
-                        full             1.5        1.5        1.6        1.5        1.4        1.2
-    (64, 50, 64, 256)   uniform          0.9        1.0        2.4        1.3        1.8        1.7
-                        bucketed         0.9        0.9        1.6        1.3        1.3        1.3
-                        full             0.9        0.9        1.6        1.2        1.2        1.2
+    (32, 50, 16, 32)    uniform          4.3        5.0        2.5        2.3        2.4        1.4
+                        bucketed         4.6        4.3        2.2        2.3        2.2        1.3
+                        full             4.5        4.3        2.3        2.3        2.2        1.4
+    (32, 50, 16, 64)    uniform          2.9        3.5        2.5        2.0        2.1        1.4
+                        bucketed         2.9        3.0        2.1        1.9        1.9        1.4
+                        full             3.0        3.0        2.2        1.9        1.9        1.4
+    (64, 50, 32, 96)    uniform          2.2        2.9        2.9        1.5        1.9        1.6
+                        bucketed         2.1        2.2        2.0        1.4        1.4        1.3
+                        full             2.3        2.3        2.0        1.4        1.4        1.3
+    (64, 50, 32, 128)   uniform          1.4        1.7        2.7        1.3        1.9        1.7
+                        bucketed         1.4        1.4        1.8        1.3        1.4        1.3
+                        full             1.4        1.4        1.8        1.3        1.3        1.3
+    (64, 50, 64, 256)   uniform          0.8        1.0        2.7        1.2        1.7        2.0
+                        bucketed         0.8        0.8        1.7        1.2        1.2        1.4
+                        full             0.8        0.8        1.6        1.2        1.2        1.3
 
 So `auto` is
 
@@ -41,10 +41,7 @@ import tensorflow as tf
 
 KERNELS = ("auto", "packed", "hybrid", "scan", "keras")
 VARIABLE = "LENGTHWISE_KERNEL"
-# From so many units on the loop wins: in training, and in inference on one thread. Fused operations
-# let several threads wait for each other in each step, and the loop wins as in training.
-_WIDE_UNITS = 112
-_WIDE_UNITS_OF_INFERENCE = 192
+_WIDE_UNITS = 112  # from so many units on the loop wins
 
 
 def choose_kernel(kernel: str, *, units: int, dtype: str, masked: bool, plain: bool) -> str:
@@ -86,17 +83,9 @@ def choose_kernel(kernel: str, *, units: int, dtype: str, masked: bool, plain: b
     return kernel
 
 
-def takes_loop(units: int, *, training: bool) -> bool:
+def takes_loop(units: int) -> bool:
     """Whether the packed kernel takes the loop for layers of this size, not rectangles."""
-    light = not training and _threads() == 1
-    return units >= (_WIDE_UNITS_OF_INFERENCE if light else _WIDE_UNITS)
-
-
-def _threads() -> int:
-    """How many threads an operation may use; 0 for as many as there are cores."""
-    from_environment = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
-    asked = tf.config.threading.get_intra_op_parallelism_threads()
-    return asked or (int(from_environment) if from_environment.isdecimal() else 0)
+    return units >= _WIDE_UNITS
 
 
 def _compiled_by_xla() -> bool:

@@ -19,8 +19,6 @@ from lengthwise.model.kernels.segments import segmented_lstm
 from lengthwise.model.kernels.shrinking import shrinking_lstms
 from lengthwise.model.kernels.steps import RealSteps
 
-_PARTS = 4
-
 
 def packed_lstms(
     directions: Sequence[Direction],
@@ -51,16 +49,15 @@ def packed_lstms(
         NotImplementedError: when it is differentiated twice.
     """
     units: Any = directions[0].recurrent.shape[0]
-    if takes_loop(units, training=training):
-        # A loop for each direction: two threads in one loop would wait for each other.
-        options = {"sequences": sequences, "states": states, "training": training}
-        ran = [
-            shrinking_lstms([direction], steps, [backward], **options)
-            for direction, backward in zip(directions, backwards, strict=True)
-        ]
-        return tf.concat([outputs for outputs, _ in ran], axis=2), [
-            state for _, states_of_one in ran for state in states_of_one
-        ]
+    if takes_loop(units):
+        return shrinking_lstms(
+            directions,
+            steps,
+            backwards,
+            sequences=sequences,
+            states=states,
+            training=training,
+        )
     return run_each(
         segmented_lstm,
         directions,
@@ -68,6 +65,4 @@ def packed_lstms(
         steps=steps,
         sequences=sequences,
         states=states,
-        # Layers that take rectangles in inference only are wide enough for memory to matter.
-        parts=_PARTS if takes_loop(units, training=True) else 1,
     )

@@ -55,7 +55,6 @@ def segmented_lstm(
     sequences: bool,
     states: bool,
     segments: int = SEGMENTS,
-    parts: int = 1,
     name: str = "packed",
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """One direction of an LSTM over the real steps of a batch.
@@ -67,8 +66,6 @@ def segmented_lstm(
         sequences: whether the outputs of all steps are wanted.
         states: whether the last states are wanted; last h always is where `sequences` is False.
         segments: how often the batch may shrink; 1 for one segment that all rows run through.
-        parts: time is cut into so many parts besides: without a gradient, what a segment needs
-            beside its results is freed after it.
         name: of the kernel, for messages.
 
     Returns:
@@ -84,7 +81,7 @@ def segmented_lstm(
     width: Any = direction.inputs.shape[2]
     units: Any = direction.recurrent.shape[0]
     rows = tf.argsort(steps.lengths, direction="DESCENDING", stable=True)
-    starts, counts = _segments(tf.gather(steps.lengths, rows), segments, parts)
+    starts, counts = _segments(tf.gather(steps.lengths, rows), segments)
     layout = Layout(rows, _offsets(starts, counts))
     slots = step_slots(steps, layout, backward=backward) if sequences else None
     last = last_slots(steps, layout)
@@ -178,13 +175,12 @@ def segmented_lstm(
     return run(*map(tf.convert_to_tensor, direction))
 
 
-def _segments(lengths: tf.Tensor, segments: int, parts: int) -> tuple[list[Any], list[Any]]:
+def _segments(lengths: tf.Tensor, segments: int) -> tuple[list[Any], list[Any]]:
     """Starts of the segments of time and their end, and how many rows run in each.
 
     Args:
         lengths: (B,) int32, descending.
         segments: how many groups of rows; 1 for one segment that all rows run through.
-        parts: how many parts of equal time, with more than one segment.
     """
     batch = tf.shape(lengths)[0]
     group = tf.maximum((batch + segments - 1) // segments, 1)
@@ -192,10 +188,6 @@ def _segments(lengths: tf.Tensor, segments: int, parts: int) -> tuple[list[Any],
     ends = tf.concat([lengths, missing], axis=0)[::group]  # (segments,), the longest first
     if segments == 1:
         return [tf.zeros([], tf.int32), ends[0]], [batch]
-    if parts > 1:
-        cuts = ends[0] * tf.range(1, parts) // parts
-        ends = tf.sort(tf.concat([ends, cuts], axis=0), direction="DESCENDING")
-        segments += parts - 1
     starts = [tf.zeros([], tf.int32), *(ends[segments - 1 - k] for k in range(segments))]
     counts = [tf.reduce_sum(tf.cast(lengths > start, tf.int32)) for start in starts[:-1]]
     return starts, counts

@@ -8,11 +8,13 @@ Rows are sorted, longest first; at step t the first n(t) of them run:
     c      0 1 2 3              chunks of time, here of four steps, are unrolled in the loop's body
     d      0 1
 
-A step is one product of the inputs and the state of its rows with all weights, and single
-operations on the result. That product is done by oneDNN, at twice the rate of the one inside of
-TensorFlow's fused LSTM operations; from some 100 units on it is most of the work, and the loop is
-faster than they are. Nothing is computed for a masked step, nor is anything but the real steps ever
-laid out in another order: the inputs of a chunk are gathered from the batch as it is.
+A step is one product of the inputs, a one and the state of its rows with all weights, that of the
+one being the bias, and single operations on the result. That product is done by oneDNN, at twice
+the rate of the one inside of TensorFlow's fused LSTM operations; from some 100 units on it is most
+of the work, and the loop is faster than they are. It is a batch of four, a product for each gate,
+so that gates come out apart and nothing has to split them. Nothing is computed for a masked step,
+nor is anything but the real steps ever laid out in another order: the inputs of a chunk are
+gathered from the batch as it is, and outputs are put in their places once.
 
 Backward, only what must be sequential runs step by step: one product with the recurrent weights.
 Gradients of inputs and weights are products over all steps of a chunk, added up chunk by chunk, so
@@ -31,11 +33,6 @@ from lengthwise.model.kernels.first_order import first_order_only
 from lengthwise.model.kernels.steps import RealSteps
 
 CHUNK = 8
-_KEPT = 6  # i, f, o, candidate, c and h
-# Rows of weights that lie a multiple of 4 KiB apart share lines of the cache; with a few columns
-# more a product with them takes 10 % less time.
-_BAD_STRIDE = 1024
-_SPARE_COLUMNS = 16
 
 
 class _Order(NamedTuple):
@@ -51,16 +48,18 @@ class _Order(NamedTuple):
 class _Way(NamedTuple):
     """The order of one direction."""
 
-    time: tf.Tensor  # (B, T) at which step of the recurrence a step is computed
     slots: tf.Tensor  # (B, T) number of a step in the order of computing; N where masked
     positions: tf.Tensor  # (N,) position b·T + t, in the order of computing
 
 
 class _Results(NamedTuple):
-    outputs: Any  # (n, H): h of all steps, by step and direction; then one row of zeros
-    last_h: list[tf.Tensor]  # (B, H) of each direction, by place
-    last_c: list[tf.Tensor]
-    kept: Any  # (n, H), `_KEPT` for each step and direction; then c and h before the first step
+    """What one direction computed, by place."""
+
+    outputs: tf.TensorArray  # h of each step
+    last_h: tf.Tensor  # (B, H)
+    last_c: tf.Tensor  # (B, H)
+    gates: tf.TensorArray  # (4, n, H) of each step: tanh of i / 2, f / 2, o / 2 and candidate
+    cells: tf.TensorArray  # (n, H): c of each step; then c and h before each chunk
 
 
 def shrinking_lstms(
@@ -72,45 +71,48 @@ def shrinking_lstms(
     states: bool,
     training: bool = True,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Directions of an LSTM over the real steps of a batch; see `packed_lstms`."""
+    """Directions of an LSTM over the real steps of a batch; see `packed_lstms`.
+
+    Each direction is a loop of its own: two threads in one loop would wait for each other.
+    """
     order = _find_order(steps)
     ways = [_find_way(steps, order, backward) for backward in backwards]
-    count, last = len(ways), states or not sequences
+    last = states or not sequences
+    # Where the outputs of each direction lie in those of the layer, (B·T·directions, H).
+    spots = [way.positions * len(ways) + d for d, way in enumerate(ways)]
 
-    def regroup(flat: Sequence[Any]) -> list[Direction]:
-        return [Direction(*flat[6 * d : 6 * d + 6]) for d in range(count)]
-
-    def run(given: list[Direction], *, keep: bool) -> _Results:
-        return _run(given, order, ways, keep=keep, sequences=sequences, last=last)
+    def run(flat: Sequence[Any], *, keep: bool) -> list[_Results]:
+        return [
+            _run(direction, order, way, keep=keep, sequences=sequences, last=last)
+            for direction, way in zip(_regroup(flat), ways, strict=True)
+        ]
 
     @tf.custom_gradient
     def differentiable(*flat: Any) -> Any:
-        given = regroup(flat)
-        ran = run(given, keep=training)
+        ran = run(flat, keep=training)
         if sequences:
-            outputs = tf.gather(ran.outputs.concat(), _joint_slots(steps, order, ways))
+            outputs = _stitch([one.outputs.concat() for one in ran], spots, steps)
         else:
-            outputs = tf.zeros([tf.shape(steps.mask)[0], 0, count, _units(given)], flat[0].dtype)
-        ends = [
-            tf.gather(value, order.places)
-            for pair in zip(ran.last_h, ran.last_c, strict=True)
-            for value in pair
-        ]
+            units = ran[0].last_h.shape[1]
+            outputs = tf.zeros([tf.shape(steps.mask)[0], 0, len(ways), units], flat[0].dtype)
+        ends = [tf.gather(end, order.places) for one in ran for end in (one.last_h, one.last_c)]
 
         @first_order_only("packed")
         def gradients(outputs_up: Any, *last_up: Any) -> Any:
-            kept = ran.kept if training else run(given, keep=True).kept
-            found = _gradients(
-                given,
-                steps,
-                order,
-                ways,
-                kept,
-                outputs_up if sequences else None,
-                # What nobody uses may have no gradient, but is none to be believed either.
-                [up if last else tf.zeros_like(up) for up in last_up],
-            )
-            return [value for direction in found for value in direction]
+            found = []
+            kept = ran if training else run(flat, keep=True)
+            for d, direction in enumerate(_regroup(flat)):
+                found += _gradients(
+                    direction,
+                    steps,
+                    order,
+                    ways[d],
+                    kept[d],
+                    (_flat(outputs_up), spots[d]) if sequences else None,
+                    # What nobody uses may have no gradient, but is none to be believed either.
+                    *(up if last else tf.zeros_like(up) for up in last_up[2 * d : 2 * d + 2]),
+                )
+            return found
 
         return (outputs, *ends), gradients
 
@@ -119,209 +121,168 @@ def shrinking_lstms(
     return outputs, ends
 
 
+def _regroup(flat: Sequence[Any]) -> list[Direction]:
+    count = len(Direction._fields)
+    return [Direction(*flat[k : k + count]) for k in range(0, len(flat), count)]
+
+
 def _run(
-    directions: list[Direction],
-    order: _Order,
-    ways: list[_Way],
-    *,
-    keep: bool,
-    sequences: bool,
-    last: bool,
+    direction: Direction, order: _Order, way: _Way, *, keep: bool, sequences: bool, last: bool
 ) -> _Results:
-    count, units = len(directions), _units(directions)
-    dtype = directions[0].inputs.dtype
+    units: Any = direction.recurrent.shape[0]
+    dtype = direction.inputs.dtype
     total = order.chunks * CHUNK
-    flat = [_flat(d.inputs) for d in directions]
-    weights = [_spare(tf.concat([d.kernel, d.recurrent], axis=0)) for d in directions]
-    biases = [_spare(d.bias) for d in directions]
+    flat = _flat(direction.inputs)
+    weights = _by_gate(direction)
     sizes = _sizes(order.counts, units)  # (chunks·CHUNK + 1, 2)
     rest = tf.stack([order.counts[0], 0])
 
-    def body(q: Any, hs: Any, cs: Any, last_h: Any, last_c: Any, outputs: Any, kept: Any) -> Any:
-        hs, cs, last_h, last_c = list(hs), list(cs), list(last_h), list(last_c)
+    def body(
+        q: Any, h: Any, c: Any, last_h: Any, last_c: Any, outputs: Any, gates: Any, cells: Any
+    ) -> Any:
         start = q * CHUNK
         first, end = order.offsets[start], order.offsets[start + CHUNK]
-        counts = order.counts[start : start + CHUNK]
         size = tf.unstack(sizes[start : start + CHUNK + 1], CHUNK + 1)
-        for d in range(count):
-            inputs = tf.gather(flat[d], ways[d].positions[first:end])
-            inputs = tf.split(inputs, counts, num=CHUNK)
-            h, c = hs[d], cs[d]
-            ended_h, ended_c = [last_h[d]], [last_c[d]]
-            for j in range(CHUNK):
-                number = (start + j) * count + d
-                h, c = tf.slice(h, [0, 0], size[j]), tf.slice(c, [0, 0], size[j])
-                joined = tf.concat([inputs[j], h], axis=1)
-                gates = tf.nn.bias_add(tf.matmul(joined, weights[d]), biases[d])
-                i, f, candidate, o = _split_gates(gates, units)
-                i, f, o = tf.sigmoid(i), tf.sigmoid(f), tf.sigmoid(o)
-                candidate = tf.tanh(candidate)
-                c = f * c + i * candidate
-                h = o * tf.tanh(c)
-                if sequences:
-                    outputs = outputs.write(number, h)
-                if keep:
-                    for k, value in enumerate((i, f, o, candidate, c, h)):
-                        kept = kept.write(number * _KEPT + k, value)
-                if last:
-                    after = size[j + 1] * [1, 0]
-                    ended_h.append(tf.slice(h, after, [-1, units]))
-                    ended_c.append(tf.slice(c, after, [-1, units]))
-            hs[d], cs[d] = h, c
-            if last:  # The later a row ended, the lower is its place.
-                last_h[d] = tf.concat(ended_h[::-1], axis=0)
-                last_c[d] = tf.concat(ended_c[::-1], axis=0)
-        return q + 1, hs, cs, last_h, last_c, outputs, kept
+        inputs = tf.gather(flat, way.positions[first:end])
+        inputs = tf.concat([inputs, tf.ones([end - first, 1], dtype)], axis=1)
+        inputs = tf.split(inputs, order.counts[start : start + CHUNK], num=CHUNK)
+        ended_h, ended_c = [last_h], [last_c]
+        if keep:
+            cells = cells.write(total + 2 * q, c).write(total + 2 * q + 1, h)
+        for j in range(CHUNK):
+            t = start + j
+            h, c = tf.slice(h, [0, 0], size[j]), tf.slice(c, [0, 0], size[j])
+            joined = tf.expand_dims(tf.concat([inputs[j], h], axis=1), 0)
+            values = tf.tanh(tf.matmul(joined, weights))  # (4, n, H)
+            i, f, o, candidate = _open(values)
+            c = f * c + i * candidate
+            h = o * tf.tanh(c)
+            if sequences:
+                outputs = outputs.write(t, h)
+            if keep:
+                gates = gates.write(t, values)
+                cells = cells.write(t, c)
+            if last:
+                after = size[j + 1] * [1, 0]
+                ended_h.append(tf.slice(h, after, [-1, units]))
+                ended_c.append(tf.slice(c, after, [-1, units]))
+        if last:  # The later a row ended, the lower is its place.
+            last_h = tf.concat(ended_h[::-1], axis=0)
+            last_c = tf.concat(ended_c[::-1], axis=0)
+        return q + 1, h, c, last_h, last_c, outputs, gates, cells
 
-    def array(size: Any) -> tf.TensorArray:
-        return tf.TensorArray(dtype, size=size, element_shape=[None, units], infer_shape=False)
+    def array(size: Any, *shape: int | None) -> tf.TensorArray:
+        return tf.TensorArray(dtype, size=size, element_shape=shape, infer_shape=False)
 
-    hs = [tf.gather(d.h, order.rows) for d in directions]
-    cs = [tf.gather(d.c, order.rows) for d in directions]
+    h, c = tf.gather(direction.h, order.rows), tf.gather(direction.c, order.rows)
     # Rows without any real step keep the state that they were given.
-    last_h = [tf.slice(h, rest, [-1, units]) if last else h for h in hs]
-    last_c = [tf.slice(c, rest, [-1, units]) if last else c for c in cs]
-    outputs = array(total * count + 1 if sequences else 0)
-    if sequences:
-        outputs = outputs.write(total * count, tf.zeros([1, units], dtype))
-    kept = array((total * _KEPT + 2) * count if keep else 0)
-    if keep:
-        for d in range(count):
-            kept = kept.write((total * _KEPT) * count + 2 * d, cs[d])
-            kept = kept.write((total * _KEPT) * count + 2 * d + 1, hs[d])
-    unknown = [tf.TensorShape([None, units])] * count
-    _, _, _, last_h, last_c, outputs, kept = tf.while_loop(
+    last_h, last_c = (tf.slice(x, rest, [-1, units]) if last else x for x in (h, c))
+    outputs = array(total + 1 if sequences else 0, None, units)
+    if sequences:  # No list to be joined is empty.
+        outputs = outputs.write(total, tf.zeros([0, units], dtype))
+    gates = array(total if keep else 0, 4, None, units)
+    cells = array(total + 2 * order.chunks if keep else 0, None, units)
+    unknown = tf.TensorShape([None, units])
+    _, _, _, *results = tf.while_loop(
         lambda q, *_: q < order.chunks,
         body,
-        (0, hs, cs, last_h, last_c, outputs, kept),
-        shape_invariants=(tf.TensorShape([]), *[unknown] * 4, None, None),
+        (0, h, c, last_h, last_c, outputs, gates, cells),
+        shape_invariants=(tf.TensorShape([]), *[unknown] * 4, *[None] * 3),
         parallel_iterations=1,
     )
-    return _Results(outputs, last_h, last_c, kept)
+    last_h, last_c, outputs, gates, cells = results
+    return _Results(outputs, last_h, last_c, gates, cells)
 
 
 def _gradients(
-    directions: list[Direction],
+    direction: Direction,
     steps: RealSteps,
     order: _Order,
-    ways: list[_Way],
-    kept: Any,
-    outputs_up: tf.Tensor | None,
-    last_up: Sequence[tf.Tensor],
-) -> list[Direction]:
-    count, units = len(directions), _units(directions)
-    width: Any = directions[0].inputs.shape[2]
-    dtype = directions[0].inputs.dtype
+    way: _Way,
+    kept: _Results,
+    outputs_up: tuple[tf.Tensor, tf.Tensor] | None,
+    h_up: tf.Tensor,
+    c_up: tf.Tensor,
+) -> Direction:
+    width: Any = direction.inputs.shape[2]
+    units: Any = direction.recurrent.shape[0]
+    dtype = direction.inputs.dtype
     total = order.chunks * CHUNK
     # Transposed once: a product with a transposed matrix takes longer, every time.
-    kernels = [tf.transpose(d.kernel) for d in directions]
-    recurrents = [tf.transpose(d.recurrent) for d in directions]
-    flat = [_flat(d.inputs) for d in directions]
+    kernel, recurrent = tf.transpose(direction.kernel), tf.transpose(direction.recurrent)
+    flat = _flat(direction.inputs)
     sizes = _sizes(order.counts, units)
     growths = _sizes(order.counts[:-1] - order.counts[1:], units)
-    up = None if outputs_up is None else tf.reshape(outputs_up, [-1, units])
-    h_up = [tf.gather(last_up[2 * d], order.rows) for d in range(count)]
-    c_up = [tf.gather(last_up[2 * d + 1], order.rows) for d in range(count)]
+    h_up, c_up = tf.gather(h_up, order.rows), tf.gather(c_up, order.rows)
 
-    def body(q: Any, dhs: Any, dcs: Any, dxs: Any, dws: Any, dbs: Any) -> Any:
+    def body(q: Any, dh: Any, dc: Any, dx: Any, dw: Any, db: Any) -> Any:
         q -= 1
-        dhs, dcs, dxs, dws, dbs = list(dhs), list(dcs), list(dxs), list(dws), list(dbs)
         start = q * CHUNK
         first, end = order.offsets[start], order.offsets[start + CHUNK]
-        counts = order.counts[start : start + CHUNK]
+        here = way.positions[first:end]
         size = tf.unstack(sizes[start : start + CHUNK + 1], CHUNK + 1)
         growth = tf.unstack(growths[start : start + CHUNK], CHUNK)
-        for d in range(count):
-            here = ways[d].positions[first:end]
-            ups: Any = [None] * CHUNK
-            if up is not None:
-                ups = tf.split(tf.gather(up, here * count + d), counts, num=CHUNK)
-            numbers = [((start + j) * count + d) * _KEPT for j in range(CHUNK)]
-            cells = [[kept.read(n + k) for k in range(_KEPT)] for n in numbers]
-            initial = total * count * _KEPT + 2 * d
-            before = numbers[0] - count * _KEPT
-            c_before = kept.read(tf.where(q > 0, before + 4, initial))
-            h_before = kept.read(tf.where(q > 0, before + 5, initial + 1))
-            c_before = [c_before, *(values[4] for values in cells)]
-            h_before = [h_before, *(values[5] for values in cells)]
-            h_before = [tf.slice(h_before[j], [0, 0], size[j]) for j in range(CHUNK)]
-            dh, dc = dhs[d], dcs[d]
-            chunk = []
-            for j in reversed(range(CHUNK)):
-                # Rows that ended at this step come in.
-                after = size[j + 1] * [1, 0]
-                dh = tf.concat([dh, tf.slice(h_up[d], after, growth[j])], axis=0)
-                dc = tf.concat([dc, tf.slice(c_up[d], after, growth[j])], axis=0)
-                if up is not None:
-                    dh += ups[j]
-                i, f, o, candidate, c, _ = cells[j]
-                tanh_c = tf.tanh(c)
-                dc += _through_tanh(tanh_c, dh * o)
-                gates = [
-                    _through_sigmoid(i, dc * candidate),
-                    _through_sigmoid(f, dc * tf.slice(c_before[j], [0, 0], size[j])),
-                    _through_tanh(candidate, dc * i),
-                    _through_sigmoid(o, dh * tanh_c),
-                ]
-                chunk.insert(0, tf.concat(gates, axis=1))
-                dh, dc = tf.matmul(chunk[0], recurrents[d]), dc * f
-            dhs[d], dcs[d] = dh, dc
-            gates = tf.concat(chunk, axis=0)
-            joined = tf.concat([tf.gather(flat[d], here), tf.concat(h_before, axis=0)], axis=1)
-            dxs[d] = dxs[d].write(q, tf.matmul(gates, kernels[d]))
-            dws[d] += tf.matmul(joined, gates, transpose_a=True)
-            dbs[d] += tf.reduce_sum(gates, axis=0)
-        return q, dhs, dcs, dxs, dws, dbs
+        ups: Any = [None] * CHUNK
+        if outputs_up is not None:
+            up, spots = outputs_up
+            counts = order.counts[start : start + CHUNK]
+            ups = tf.split(tf.gather(up, spots[first:end]), counts, num=CHUNK)
+        c = [kept.cells.read(t) for t in (total + 2 * q, *(start + j for j in range(CHUNK)))]
+        h_before = [tf.slice(kept.cells.read(total + 2 * q + 1), [0, 0], size[0])]
+        chunk = []
+        for j in reversed(range(CHUNK)):
+            # Rows that ended at this step come in.
+            after = size[j + 1] * [1, 0]
+            dh = tf.concat([dh, tf.slice(h_up, after, growth[j])], axis=0)
+            dc = tf.concat([dc, tf.slice(c_up, after, growth[j])], axis=0)
+            if outputs_up is not None:
+                dh += ups[j]
+            i, f, o, candidate = _open(kept.gates.read(start + j))
+            tanh_c = tf.tanh(c[j + 1])
+            if j + 1 < CHUNK:
+                h_before.insert(1, tf.slice(o * tanh_c, [0, 0], size[j + 1]))
+            dc += _through_tanh(tanh_c, dh * o)
+            gates = [
+                _through_sigmoid(i, dc * candidate),
+                _through_sigmoid(f, dc * tf.slice(c[j], [0, 0], size[j])),
+                _through_tanh(candidate, dc * i),
+                _through_sigmoid(o, dh * tanh_c),
+            ]
+            chunk.insert(0, tf.concat(gates, axis=1))
+            dh, dc = tf.matmul(chunk[0], recurrent), dc * f
+        gates = tf.concat(chunk, axis=0)
+        joined = tf.concat([tf.gather(flat, here), tf.concat(h_before, axis=0)], axis=1)
+        dx = dx.write(q, tf.matmul(gates, kernel))
+        dw += tf.matmul(joined, gates, transpose_a=True)
+        db += tf.reduce_sum(gates, axis=0)
+        return q, dh, dc, dx, dw, db
 
-    nothing = [tf.zeros([0, units], dtype)] * count
+    nothing = tf.zeros([0, units], dtype)
     # One more element, a row of zeros, is what masked steps get.
-    dxs = [
-        tf.TensorArray(
-            dtype, size=order.chunks + 1, element_shape=[None, width], infer_shape=False
-        ).write(order.chunks, tf.zeros([1, width], dtype))
-        for _ in directions
-    ]
-    unknown = [tf.TensorShape([None, units])] * count
-    known = tf.TensorShape([width + units, 4 * units])
-    _, dhs, dcs, dxs, dws, dbs = tf.while_loop(
+    dx = tf.TensorArray(
+        dtype, size=order.chunks + 1, element_shape=[None, width], infer_shape=False
+    ).write(order.chunks, tf.zeros([1, width], dtype))
+    unknown = tf.TensorShape([None, units])
+    known = [tf.TensorShape([width + units, 4 * units]), tf.TensorShape([4 * units])]
+    _, dh, dc, dx, dw, db = tf.while_loop(
         lambda q, *_: q > 0,
         body,
-        (
-            order.chunks,
-            nothing,
-            nothing,
-            dxs,
-            [tf.zeros(known, dtype)] * count,
-            [tf.zeros([4 * units], dtype)] * count,
-        ),
-        shape_invariants=(
-            tf.TensorShape([]),
-            unknown,
-            unknown,
-            [None] * count,
-            [known] * count,
-            [tf.TensorShape([4 * units])] * count,
-        ),
+        (order.chunks, nothing, nothing, dx, *(tf.zeros(shape, dtype) for shape in known)),
+        shape_invariants=(tf.TensorShape([]), unknown, unknown, None, *known),
         parallel_iterations=1,
     )
-    found = []
-    for d in range(count):
-        kernel, recurrent = tf.split(dws[d], [width, units], axis=0)
-        # Rows without any real step never ran: their state went through.
-        rest = tf.stack([order.counts[0], 0])
-        dh = tf.concat([dhs[d], tf.slice(h_up[d], rest, [-1, units])], axis=0)
-        dc = tf.concat([dcs[d], tf.slice(c_up[d], rest, [-1, units])], axis=0)
-        found.append(
-            Direction(
-                inputs=tf.gather(dxs[d].concat(), ways[d].slots),
-                kernel=kernel,
-                recurrent=recurrent,
-                bias=dbs[d],
-                h=tf.gather(dh, order.places),
-                c=tf.gather(dc, order.places),
-            )
-        )
-    return found
+    # Rows without any real step never ran: their state went through.
+    rest = tf.stack([order.counts[0], 0])
+    dh = tf.concat([dh, tf.slice(h_up, rest, [-1, units])], axis=0)
+    dc = tf.concat([dc, tf.slice(c_up, rest, [-1, units])], axis=0)
+    return Direction(
+        inputs=tf.gather(dx.concat(), way.slots),
+        kernel=dw[:width],
+        recurrent=dw[width:],
+        bias=db,
+        h=tf.gather(dh, order.places),
+        c=tf.gather(dc, order.places),
+    )
 
 
 def _find_order(steps: RealSteps) -> _Order:
@@ -341,39 +302,49 @@ def _find_order(steps: RealSteps) -> _Order:
 
 def _find_way(steps: RealSteps, order: _Order, backward: bool) -> _Way:
     time = steps.lengths[:, tf.newaxis] - 1 - steps.ranks if backward else steps.ranks
-    time = tf.maximum(time, 0)
-    first = tf.gather(order.offsets, time)
+    first = tf.gather(order.offsets, tf.maximum(time, 0))
     slots = tf.where(steps.mask, first + order.places[:, tf.newaxis], order.offsets[-1])
     real = tf.gather(tf.reshape(slots, [-1]), steps.positions)
     positions = tf.gather(steps.positions, tf.math.invert_permutation(real))
-    return _Way(time, slots, positions)
+    return _Way(slots, positions)
 
 
-def _joint_slots(steps: RealSteps, order: _Order, ways: list[_Way]) -> tf.Tensor:
-    """Numbers of the steps where those of all directions lie in one list: (B, T, directions)."""
-    count = len(ways)
-    slots = []
-    for d, way in enumerate(ways):
-        others = (count - 1) * tf.gather(order.offsets, way.time)
-        within = d * tf.gather(order.counts, way.time)
-        slots.append(tf.where(steps.mask, way.slots + others + within, count * order.offsets[-1]))
-    return tf.stack(slots, axis=-1)
+def _stitch(
+    outputs: Sequence[tf.Tensor], spots: Sequence[tf.Tensor], steps: RealSteps
+) -> tf.Tensor:
+    """Puts outputs (N, H) of each direction at their spots.
+
+    Returns:
+        (B, T, directions, H); 0 at masked steps.
+    """
+    count = len(outputs)
+    units: Any = outputs[0].shape[1]
+    masked = tf.cast(tf.where(tf.logical_not(tf.reshape(steps.mask, [-1])))[:, 0], tf.int32)
+    masked = tf.reshape(masked[:, tf.newaxis] * count + tf.range(count), [-1])
+    placed = tf.raw_ops.ParallelDynamicStitch(
+        indices=[*spots, masked],
+        data=[*outputs, tf.zeros([tf.size(masked), units], outputs[0].dtype)],
+    )
+    return tf.reshape(placed, tf.concat([tf.shape(steps.mask), [count, units]], axis=0))
 
 
-def _spare(weights: tf.Tensor) -> tf.Tensor:
-    """Weights (…, 4·H) of the gates with columns of zeros behind them, where these are of use."""
-    width: Any = weights.shape[-1]
-    if width % _BAD_STRIDE:
-        return weights
-    nothing = [[0, 0]] * (len(weights.shape) - 1)
-    return tf.pad(weights, [*nothing, [0, _SPARE_COLUMNS]])
+def _by_gate(direction: Direction) -> tf.Tensor:
+    """Weights of input, forget, output and candidate, (4, D + 1 + H, H); the row amid is the bias.
+
+    Those of the sigmoids are halved: sigmoid(x) = 0.5·tanh(x / 2) + 0.5, and one tanh of all gates
+    takes less time than three sigmoids and a tanh.
+    """
+    kernel, recurrent, bias = direction.kernel, direction.recurrent, direction.bias
+    weights = tf.concat([kernel, bias[tf.newaxis], recurrent], axis=0)
+    i, f, candidate, o = tf.split(weights, 4, axis=1)
+    return tf.stack([0.5 * i, 0.5 * f, 0.5 * o, candidate])
 
 
-def _split_gates(gates: tf.Tensor, units: int) -> list[tf.Tensor]:
-    width: Any = gates.shape[-1]
-    spare = [width - 4 * units] if width > 4 * units else []
-    parts: Any = tf.split(gates, [units] * 4 + spare, axis=1)
-    return parts[:4]
+def _open(gates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Values (n, H) of input, forget, output and candidate, from tanh (4, n, H) of `_by_gate`."""
+    sigmoids, candidate = tf.split(gates, [3, 1])
+    i, f, o = tf.unstack(0.5 * sigmoids + 0.5)
+    return i, f, o, candidate[0]
 
 
 def _sizes(counts: tf.Tensor, units: int) -> tf.Tensor:
@@ -381,11 +352,7 @@ def _sizes(counts: tf.Tensor, units: int) -> tf.Tensor:
 
 
 def _flat(inputs: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(inputs, [-1, inputs.shape[2]])
-
-
-def _units(directions: Sequence[Direction]) -> Any:
-    return directions[0].recurrent.shape[0]
+    return tf.reshape(inputs, [-1, inputs.shape[-1]])
 
 
 def _through_sigmoid(value: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:

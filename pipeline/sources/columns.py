@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from lengthwise.pipeline.sources.fitting import is_list
+from lengthwise.dataset.nested import is_list
 from lengthwise.pipeline.sources.source import COLUMNS, ROLES, SourceFile
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError
+from lengthwise.dataset.nested import is_list
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.csv_lines import (
     CsvLines,
@@ -23,7 +24,6 @@ from lengthwise.pipeline.sources.csv_lines import (
     infer_types,
     read_header,
 )
-from lengthwise.pipeline.sources.fitting import is_list
 from lengthwise.pipeline.sources.groups import GroupAssembler, constant_in_groups, starts_of_groups
 from lengthwise.pipeline.sources.lines import (
     TO_THE_END,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.nested import shape_of
 from lengthwise.pipeline.sources.example_message import (
     BYTES,
     FLOAT,
@@ -27,7 +28,7 @@ from lengthwise.pipeline.sources.example_message import (
     ExampleValue,
     FeatureValue,
 )
-from lengthwise.pipeline.sources.fitting import is_list, with_shape
+from lengthwise.pipeline.sources.fitting import with_shape
 from lengthwise.pipeline.sources.source import NOT_UTF8, RAGGED_VECTORS, WRONG_TYPE
 
 # The kind of a feature that a record does not have; 0 is one that it has without values.
@@ -66,7 +67,7 @@ class ListRows:
 
 def kinds_of(type_: pa.DataType) -> tuple[tuple[int, ...], pa.DataType]:
     """The kinds of features that a column takes, and the type of its values."""
-    _, _, leaf = _shape_of(type_)
+    _, _, leaf = shape_of(type_)
     if pa.types.is_floating(leaf):
         return (FLOAT, INT64), leaf
     if pa.types.is_integer(leaf):
@@ -80,7 +81,7 @@ def array_of(rows: FeatureRows | ListRows, type_: pa.DataType) -> tuple[pa.Array
     """The column, a value a record, and the faults of records."""
     if isinstance(rows, ListRows):
         return _array_of_lists(rows, type_)
-    sequence, shape, _ = _shape_of(type_)
+    sequence, shape, _ = shape_of(type_)
     size = math.prod(shape)
     counts = rows.counts
     absent = rows.kinds == NO_ENTRY
@@ -98,7 +99,7 @@ def array_of(rows: FeatureRows | ListRows, type_: pa.DataType) -> tuple[pa.Array
 
 
 def _array_of_lists(rows: ListRows, type_: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
-    sequence, shape, _ = _shape_of(type_)
+    sequence, shape, _ = shape_of(type_)
     offsets = np.concatenate(([0], np.cumsum(rows.num_steps)))
     if not sequence:
         return pa.nulls(len(rows.present), type_), _faults(rows.present, WRONG_TYPE)
@@ -113,7 +114,7 @@ def _array_of_lists(rows: ListRows, type_: pa.DataType) -> tuple[pa.Array, dict[
 
 def value_of(example: ExampleValue, column: pa.Field) -> tuple[Any, str | None]:
     """What one record has in a column, as Python has it, and its fault."""
-    sequence, shape, leaf = _shape_of(column.type)
+    sequence, shape, leaf = shape_of(column.type)
     name = column.name.encode()
     wanted, _ = kinds_of(column.type)
     if name in example.lists:
@@ -174,18 +175,6 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
     for size in reversed(shape[1:]):
         values = [values[at : at + size] for at in range(0, len(values), size)]
     return values
-
-
-def _shape_of(type_: pa.DataType) -> tuple[bool, tuple[int, ...], pa.DataType]:
-    """Whether a type has steps, the shape of one (or of the whole), and the type of a value."""
-    sequence = is_list(type_)
-    if sequence:
-        type_ = type_.value_type
-    shape = []
-    while pa.types.is_fixed_size_list(type_):
-        shape.append(type_.list_size)
-        type_ = type_.value_type
-    return sequence, tuple(shape), type_
 
 
 def _without(rows: FeatureRows, dropped: np.ndarray) -> FeatureRows:

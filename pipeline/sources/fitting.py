@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from lengthwise.dataset.nested import is_list
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.huggingface import huggingface_shapes
 from lengthwise.pipeline.sources.source import (
@@ -23,11 +24,6 @@ from lengthwise.pipeline.sources.source import (
     BrokenRow,
     SourceBatch,
 )
-
-
-def is_list(type_: pa.DataType) -> bool:
-    """Whether a type is a list of any length."""
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
 
 
 def plain_columns(columns: pa.Schema, shapes: Mapping[str, tuple[int, ...]]) -> pa.Schema:

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lengthwise.dataset.nested import is_list
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.pipeline.sources.csv_lines import CsvLines, empty_as_null
-from lengthwise.pipeline.sources.fitting import fit_rows, is_list
+from lengthwise.pipeline.sources.fitting import fit_rows
 from lengthwise.pipeline.sources.lines import LineBlock
 from lengthwise.pipeline.sources.ordering import order_of_steps
 from lengthwise.pipeline.sources.source import (

@@ -150,6 +150,13 @@ class SourceBatch:
         consecutive = len(numbers) == 0 or int(numbers[-1]) - first == len(numbers) - 1
         return cls(rows, first, None if consecutive else numbers, broken)
 
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """(n,) int64, the number of each row in its file."""
+        if self.numbers is not None:
+            return self.numbers
+        return np.arange(self.first_row, self.first_row + self.rows.num_rows)
+
     def pieces(self, batch_rows: int | None) -> Iterator[SourceBatch]:
         """The same rows in batches of at most so many; None leaves them together."""
         n = self.rows.num_rows

@@ -126,7 +126,7 @@ class Trials:
         started = time.monotonic()
         try:
             outcome = trial()
-        except ClusterError as reason:
+        except (ClusterError, OSError) as reason:  # OSError: Flink does not answer
             self.failures.append(f"{name}: {reason}")
             outcome = NO
         else:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.dataset import Feature, InputError, SchemaError
+from lengthwise.dataset.reasons import REASONS
 from lengthwise.model.flat_rows import as_table, flat_rows
-from lengthwise.model.preprocessing import FAULTS
 
 STEPS = Feature("x", "float32")
 WORDS = Feature("word", "int64", encoding="tokens")
@@ -57,7 +57,7 @@ def test_rows_that_are_null_or_do_not_fit_together_are_faults():
         {"x": [], "word": [], "point": [1, 2]},
     ]
     found, faults = flat(rows, [STEPS, WORDS, POINT])
-    assert [FAULTS[fault] for fault in faults] == [
+    assert [REASONS[fault] for fault in faults] == [
         "null sequence",
         "sequence features of different lengths",
         "null context or label",

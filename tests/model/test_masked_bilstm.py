@@ -141,6 +141,14 @@ def test_masks_of_any_dtype_are_equal(dtype):
     np.testing.assert_array_equal(layer(steps, mask=MIXED_MASK.astype(dtype)), expected)
 
 
+@pytest.mark.parametrize("real", [0.25, 2, -1])
+def test_everything_but_zero_is_a_real_step(real):
+    layer, _ = layer_and_oracle()
+    steps = steps_like(MIXED_MASK)
+    expected = layer(steps, mask=MIXED_MASK)
+    np.testing.assert_array_equal(layer(steps, mask=MIXED_MASK * real), expected)
+
+
 def test_batch_without_any_real_step_gives_zeros_and_finite_gradients():
     layer, _ = layer_and_oracle(return_sequences=True, return_state=True)
     mask = np.zeros((2, 4), bool)

@@ -188,6 +188,26 @@ def test_from_bidirectional_refuses_other_cells():
         MaskedBiLSTM.from_bidirectional(keras.layers.Bidirectional(keras.layers.GRU(2)))
 
 
+def test_from_bidirectional_refuses_directions_that_differ():
+    forward = keras.layers.LSTM(2)
+    backward = keras.layers.LSTM(2, go_backwards=True, dropout=0.5)
+    theirs = keras.layers.Bidirectional(forward, backward_layer=backward)
+    with pytest.raises(ValueError, match=r"differing: \['dropout'\]"):
+        MaskedBiLSTM.from_bidirectional(theirs)
+
+
+def test_stateful_layer_comes_from_bidirectional_and_goes_back():
+    theirs = keras.layers.Bidirectional(keras.layers.LSTM(UNITS, stateful=True))
+    theirs.build((4, None, WIDTH))
+    ours = MaskedBiLSTM.from_bidirectional(theirs)
+    again = ours.to_bidirectional()
+    for seed in (1, 2):
+        batch = tf.constant(steps(np.ones((4, 4), bool), seed))
+        expected = theirs(batch)
+        np.testing.assert_allclose(ours(batch), expected, atol=1e-6)
+        np.testing.assert_allclose(again(batch), expected, atol=1e-6)
+
+
 def test_torch_weights_give_the_equations_of_torch():
     rng = np.random.default_rng(0)
     shapes = {"weight_ih": (12, WIDTH), "weight_hh": (12, UNITS), "bias_ih": 12, "bias_hh": 12}

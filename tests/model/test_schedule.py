@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lengthwise.model.schedule import epoch_schedule, steps_per_epoch
+from lengthwise.model.schedule import NO_ROW, epoch_schedule, steps_per_epoch
 
 shapes = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), min_size=1, max_size=4)
 
@@ -109,6 +109,9 @@ def test_another_seed_or_epoch_gives_another_order(change):
     two = batches_of(epoch_schedule([50, 20], [8, 4], **{**base, **change}))
     assert one != two
     assert [bucket for bucket, _ in one] != [bucket for bucket, _ in two]
+    # Other rows come together, not the same batches at other steps.
+    shared = {frozenset(rows) for _, rows in one} & {frozenset(rows) for _, rows in two}
+    assert len(shared) <= 1
 
 
 def test_every_bucket_is_spread_over_the_whole_epoch():
@@ -182,6 +185,9 @@ def test_batches_of_a_bucket_can_be_asked_for_together():
     together = schedule.rows(1, np.arange(2), replica=1)
     apart = [schedule.rows(1, number, replica=1) for number in range(2)]
     assert together.tolist() == np.concatenate(apart).tolist()
+    # Filled up to the batch size, all of them.
+    assert [len(rows) for rows in apart] == [4, 4]
+    assert sum(together == NO_ROW) == 8 - len(range(1, 11, 2))
 
 
 def test_the_order_is_the_same_on_every_machine():

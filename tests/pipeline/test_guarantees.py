@@ -13,7 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lengthwise.dataset import InputError, Manifest, PlanError, PlanOptions, SourceOptions, verify
+from lengthwise.dataset import (
+    InputError,
+    Manifest,
+    OutputError,
+    PlanError,
+    PlanOptions,
+    SourceOptions,
+    verify,
+)
 from lengthwise.pipeline import FeatureNames, build, building, make_plan
 from tests.pipeline.conftest import folder_digest, ragged_table
 
@@ -182,6 +190,18 @@ def test_an_output_where_nothing_can_be_written(run, write_input):
         assert (code, output) == (1, "")
         assert len(error.strip().splitlines()) == 1
         assert out in error
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_is_read(
+    tmp_path, write_input, monkeypatch
+):
+    path, out = write_input("a.parquet", ragged_table(5)), tmp_path / "out"
+    out.mkdir()
+    # The superuser, who runs tests in containers, may write anywhere.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match="out: cannot be written to; choose another"):
+        build([path], out)
+    assert not any(out.iterdir())
 
 
 def test_a_vocabulary_of_a_feature_whose_name_is_a_path_stays_in_its_folder(tmp_path, write_input):

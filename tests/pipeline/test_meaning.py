@@ -12,6 +12,7 @@ import pytest
 
 from lengthwise.dataset import InputError, Manifest, Plan, PlanError, PlanOptions, verify
 from lengthwise.pipeline import Execution, FeatureNames, build
+from lengthwise.transforms import vocabulary
 from tests.pipeline.conftest import folder_digest
 
 WORDS = [["the", "cat", "sat"], ["the", "dog"], ["a", "cat", "the", "mat"], ["sat"]]
@@ -85,6 +86,28 @@ def test_a_vocabulary_with_a_string_twice_is_refused(run, write_input, tmp_path)
     )
     assert code == 1
     assert "words.txt: 'b' stands in the vocabulary twice" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a" * 101, "words.txt: the vocabulary has more than 100 bytes; leave rare strings out"),
+        (b"a\n\xff\n", "words.txt: the vocabulary cannot be read: 'utf-8' codec"),
+        (None, "words.txt: the vocabulary cannot be read: [Errno 2] No such file"),
+    ],
+    ids=["too large", "not UTF-8", "not there"],
+)
+def test_a_vocabulary_that_cannot_be_read_is_one_line(
+    run, write_input, tmp_path, monkeypatch, content, says
+):
+    monkeypatch.setattr(vocabulary, "MAX_DOCUMENT_BYTES", 100)
+    path, given = write_input("a.parquet", with_rows(words=[["b"]])), tmp_path / "words.txt"
+    if content is not None:
+        given.write_bytes(content)
+    code, _, error = run("build", path, tmp_path / "out", "--vocabulary", f"words={given}")
+    assert code == 1
+    assert says in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_become_classes_in_the_order_of_their_names(write_input, tmp_path):
@@ -273,9 +296,18 @@ def test_a_column_can_name_the_split(write_input, tmp_path):
     assert verify(tmp_path / "out") == []
 
 
-def test_a_column_that_names_no_split_is_refused(write_input, tmp_path):
-    path = write_input("a.parquet", with_rows(x=[[1]], part=["../x"]))
-    with pytest.raises(InputError, match="cannot name a split"):
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["train", "../x"], "cannot name a split"),
+        (["train", None], "a null stands in the column that names the split"),
+        ([f"part{number}" for number in range(300)], "has over"),
+    ],
+    ids=["a path", "a null", "too many"],
+)
+def test_a_column_that_names_no_split_is_refused(write_input, tmp_path, names, says):
+    path = write_input("a.parquet", with_rows(x=[[1]] * len(names), part=names))
+    with pytest.raises(InputError, match=says):
         build([path], tmp_path / "out", options=PlanOptions(split_column="part"))
     assert not (tmp_path / "out").exists()
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -77,6 +78,15 @@ def test_a_plan_of_another_input_is_refused(two_files, tmp_path):
     plan = make_plan(two_files[:1], names=NAMES, options=PlanOptions())
     with pytest.raises(PlanError, match="the plan is of another input"):
         build(two_files, tmp_path / "out", plan=plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_of_other_lengths_of_the_same_values_is_refused(write_input, tmp_path):
+    path = write_input("a.parquet", pa.table({"x": [[1, 1], [1, 1]]}))
+    plan = make_plan([path], names=FeatureNames(), options=PlanOptions())
+    write_input("a.parquet", pa.table({"x": [[1, 1, 1], [1]]}))
+    with pytest.raises(PlanError, match="it knows 2 rows, the input has 2, or their lengths"):
+        build([path], tmp_path / "out", plan=plan)
     assert not (tmp_path / "out").exists()
 
 

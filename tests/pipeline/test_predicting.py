@@ -149,7 +149,7 @@ def test_a_file_has_the_answers_of_the_library_in_the_order_of_the_input(
 ):
     folder, table = new_files
     code, out, err = run("predict", run_of(label), folder, "-o", tmp_path / "p.parquet")
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert out.splitlines()[0] == "30 rows, 30 predicted"
     found = pq.read_table(tmp_path / "p.parquet")
     assert found["file"].to_pylist() == ["b.parquet"] * 20 + ["deep/a.parquet"] * 10

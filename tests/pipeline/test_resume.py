@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import random
 import signal
 import subprocess
@@ -168,6 +169,29 @@ def test_two_builds_into_one_folder_at_once_are_refused(two_files, tmp_path):
         assert (out / STAGING_NAME / "lock").exists()
     finally:
         first.remove()
+
+
+def test_a_build_at_work_is_left_alone_by_another_process(two_files, tmp_path, reference):
+    """Two real processes: the first stands still half-way while the second runs to its end."""
+    out = tmp_path / "out"
+    arguments = json.dumps([[str(path) for path in two_files], str(out), 30, GIVEN])
+    stopping = _KILLED_BUILD.replace("signal.SIGKILL", "signal.SIGSTOP")
+    with subprocess.Popen(
+        [sys.executable, "-c", stopping, arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as first:
+        _, status = os.waitpid(first.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        try:
+            second = run_and_kill(two_files, out, 0)
+            half_way = folder_digest(out)
+        finally:
+            first.send_signal(signal.SIGCONT)
+        _, complaint = first.communicate()
+    assert second.returncode == 1
+    assert "another build is at work here; wait for it" in second.stderr
+    assert any(STAGING_NAME in name for name in half_way)
+    assert first.returncode == 0, complaint
+    assert folder_digest(out) == reference
 
 
 def test_documents_that_a_killed_commit_left_without_a_name_are_swept(

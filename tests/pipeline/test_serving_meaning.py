@@ -12,9 +12,8 @@ from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.model import read_dataset
 from lengthwise.model.flat_rows import as_table, flat_rows
 from lengthwise.model.prediction import tensors_of
-from lengthwise.model.preprocessing import FAULTS, Preprocessing
+from lengthwise.model.preprocessing import Preprocessing
 from lengthwise.pipeline import FeatureNames, build
-from lengthwise.transforms.ragged import REASONS
 
 NAMES = FeatureNames(
     sequences=("frames", "ids", "level", "words"), labels=("y",), contexts=("id", "place", "size")
@@ -152,9 +151,3 @@ def assert_same(served, built):
         for (name, mine), (_, other) in zip(ours[2], theirs[2], strict=True):
             # log1p alone differs, in the last bit.
             np.testing.assert_allclose(mine, other, rtol=3e-7 if name == "level" else 0)
-
-
-def test_reasons_are_those_of_a_build():
-    # No record is written here, and integers are ids or of 64 bits.
-    others = {"integer out of range", "more steps than a record can have"}
-    assert set(REASONS) - set(FAULTS) == others

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.dataset import Feature, RecordLayout, Schema, SchemaError
+from lengthwise.dataset.reasons import INFINITE, NOT_A_NUMBER, OUT_OF_RANGE
 from lengthwise.dataset.schema import LENGTH, MASK
 from lengthwise.transforms import (
     RaggedRows,
@@ -20,7 +21,6 @@ from lengthwise.transforms import (
 )
 from lengthwise.transforms.missing import fill_missing
 from lengthwise.transforms.packing import pack_rows, unpack_rows
-from lengthwise.transforms.ragged import INFINITE, NOT_A_NUMBER, OUT_OF_RANGE
 
 NAN = float("nan")
 COLUMNS = pa.schema(

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lengthwise.dataset import Feature, InputError, Schema, SchemaError
-from lengthwise.transforms import RaggedRows, ragged_rows
-from lengthwise.transforms.ragged import (
+from lengthwise.dataset.reasons import (
     INFINITE,
     NULL_CONTEXT,
     NULL_SEQUENCE,
     OUT_OF_RANGE,
     REASONS,
     UNEQUAL_LENGTHS,
+)
+from lengthwise.transforms import RaggedRows, ragged_rows
+from lengthwise.transforms.ragged import (
     single_batch,
     span_index,
     storage_dtypes,

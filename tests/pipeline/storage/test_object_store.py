@@ -83,7 +83,9 @@ def test_a_build_has_the_bytes_of_a_local_one(prefix, rows, local, execution):
     assert verify(str(prefix)) == []
 
 
-def test_the_commands_take_urls_and_never_show_credentials(run, prefix, s3, tmp_path):
+def test_the_commands_take_urls_and_never_show_credentials(run, prefix, s3, tmp_path, monkeypatch):
+    # What --verbose sets ends with this test.
+    monkeypatch.setenv("LENGTHWISE_VERBOSE", "")
     rows = put_table(
         prefix / "rows.parquet",
         pa.table({"words": [["a", "b"], ["b"], None] * 20, "x": [1.0, 2.0, None] * 20}),
@@ -327,13 +329,14 @@ def test_a_run_is_trained_and_predicts_by_url(prefix, rows, tmp_path):
     from lengthwise.model import TrainConfig, train
     from lengthwise.pipeline.predicting import predict
 
-    build([rows], str(prefix), names=NAMES, options=OPTIONS)
-    train(str(prefix), tmp_path / "run", TrainConfig(units=2, epochs=1))
-    there, here = prefix.with_name("predictions.parquet"), tmp_path / "predictions.parquet"
+    out, there = prefix / "dataset", prefix / "predictions.parquet"
+    here = tmp_path / "predictions.parquet"
+    build([rows], str(out), names=NAMES, options=OPTIONS)
+    train(str(out), tmp_path / "run", TrainConfig(units=2, epochs=1))
     for output in (str(there), str(there), here):
         assert predict(tmp_path / "run", [rows], output).rows == 150
     assert there.read_bytes() == here.read_bytes()
-    assert not [path for path in prefix.parent.iterdir() if path.name.endswith(".staging")]
+    assert {path.name for path in prefix.iterdir()} == {"dataset", "predictions.parquet"}
     with written_whole(there) as unfinished:
         unfinished.write_bytes(b"something else")
     with pytest.raises(OutputError, match="holds no predictions"):
