@@ -82,6 +82,9 @@ class Staging:
         kept = {_LOCK_NAME} if self.is_new else {_LOCK_NAME, self.folder.name}
         for child in list(folder.iterdir()):
             if child.name not in kept:
+                # First what makes the rest believable, so that being killed here does no harm.
+                if child.is_dir():
+                    (child / IDENTITY_NAME).unlink(missing_ok=True)
                 _remove(child)
         if self.is_new:
             write_text(path, text)
@@ -123,8 +126,10 @@ class RemoteStaging:
         write_text(folder / _CLAIM_NAME, self._claim)
         for other in list(folder.iterdir()):
             if other.is_dir() and other != self.folder:
-                remove_folder(other)
+                _remove_staged(other)
         self.is_new = not (self.folder / IDENTITY_NAME).exists()
+        if self.is_new:
+            remove_folder(self.folder)  # what is left of one that was being deleted
         write_text(self.folder / IDENTITY_NAME, text)
 
     def confirm(self) -> None:
@@ -139,9 +144,10 @@ class RemoteStaging:
         """Deletes the folder, with all of other builds unless one of them is the last."""
         last = self._last()
         if last == self._claim:
+            _remove_staged(self.folder)
             remove_folder(self._all)
         elif not last.endswith(self.folder.name):
-            remove_folder(self.folder)  # else the last one, the same build, works in it
+            _remove_staged(self.folder)  # else the last one, the same build, works in it
 
     def close(self) -> None:
         """Does nothing: what was staged stays for the next run."""
@@ -253,6 +259,11 @@ def _locked(folder: Path) -> IO[str]:
         except FileNotFoundError:
             pass
         lock.close()  # the file that was locked is no longer the one of that name
+
+
+def _remove_staged(folder: RemotePath) -> None:
+    (folder / IDENTITY_NAME).unlink(missing_ok=True)
+    remove_folder(folder)
 
 
 def _remove(path: Path) -> None:

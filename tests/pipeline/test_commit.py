@@ -165,6 +165,25 @@ def test_workers_of_a_killed_build_do_not_write_among_the_rows_of_another(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_staging_that_was_being_deleted_is_not_believed(tmp_path, monkeypatch):
+    old = Staging(tmp_path / STAGING_NAME, {"of": 1})
+    write_report(unit_report_path(str(old.folder), 0), {"of": "units with and without strings"})
+    old.close()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lengthwise.pipeline.staging.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Staging(tmp_path / STAGING_NAME, {"of": 2})
+
+    again = Staging(tmp_path / STAGING_NAME, {"of": 1})
+    assert again.is_new
+    assert not unit_report_path(str(again.folder), 0).exists()
+    again.remove()
+
+
 def test_the_output_below_the_input_is_not_taken_for_input(write_input, tmp_path):
     write_input("a.parquet", ragged_table(30))
     out = tmp_path / "in" / "out"
