@@ -3,21 +3,23 @@
     scripts/cluster up        starts it: a JobManager, two TaskManagers with a pool of Python
                               workers beside each, a job server; says how to run a job on it
     scripts/cluster status    what runs
-    scripts/cluster test      jobs and faults on every runner that is here; writes docs/cluster.md
+    scripts/cluster prism     has Go build Prism, Beam's own runner, of the installed Beam
+    scripts/cluster test      jobs and faults on every runner that is here
     scripts/cluster down      ends it and leaves nothing
 
 It takes Java 11 or later, and Maven to get the jars. Ports and folder come from the environment:
 LENGTHWISE_CLUSTER_REST_PORT (8081), _RPC_PORT (6123), _JOB_PORT (8099), _POOL_PORT (50000) and
 LENGTHWISE_CLUSTER_FOLDER (.cluster in the repository). `up` ends with 3 where the programs cannot
-be had. `test` takes Prism from PATH or LENGTHWISE_PRISM; `test --write` writes the table of
-docs/cluster.md, `overhead` measures what Flink costs beside the local runner and writes that.
+be had, and `prism` where Go cannot build it. `test` takes the Prism that was built, or that of
+LENGTHWISE_PRISM or PATH. `test --write` writes the table of docs/cluster.md; `overhead` measures
+what Flink costs beside the local runner and writes that.
 """
 
 from __future__ import annotations
 
 import sys
 
-from tests.cluster.pieces import MissingPieceError, find_pieces
+from tests.cluster.pieces import MissingPieceError, build_prism, find_pieces, find_prism
 from tests.cluster.processes import NAMES, Cluster, ClusterError
 
 UNAVAILABLE = 3
@@ -27,6 +29,7 @@ def main() -> int:
     commands = {
         "up": up,
         "status": status,
+        "prism": prism,
         "test": test,
         "test --write": lambda cluster: test(cluster, write=True),
         "overhead": overhead,
@@ -78,6 +81,15 @@ def status(cluster: Cluster) -> int:
     return 0
 
 
+def prism(cluster: Cluster) -> int:
+    try:
+        print(build_prism(cluster.folder))
+    except MissingPieceError as reason:
+        print(f"cluster: Prism is not built: {reason}", file=sys.stderr)
+        return UNAVAILABLE
+    return 0
+
+
 def test(cluster: Cluster, *, write: bool = False) -> int:
     from tests.cluster.flink_trials import FlinkTrials
     from tests.cluster.page import show_rows
@@ -86,7 +98,7 @@ def test(cluster: Cluster, *, write: bool = False) -> int:
     require_up(cluster)
     trials = Trials(cluster.folder / "trials")
     flink = FlinkTrials(trials, cluster).row()
-    show_rows([*local_rows(trials), flink], cluster.title, write=write)
+    show_rows([*local_rows(trials, find_prism(cluster.folder)), flink], cluster.title, write=write)
     for failure in trials.failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if trials.failures else 0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
@@ -206,3 +207,32 @@ def _unpacked(wheel: str, folder: Path) -> tuple[str, ...]:
             )
         shutil.rmtree(downloads)
     return tuple(str(jar) for jar in sorted(home.glob("pyflink/lib/*.jar")))
+
+
+def build_prism(folder: Path) -> str:
+    """Has Go build Prism of the Beam that is installed; some minutes. Returns the program.
+
+    Raises:
+        MissingPieceError: there is no Go, or it could not.
+    """
+    go = shutil.which("go")
+    if go is None:
+        raise MissingPieceError("no go on PATH")
+    prism = _built_prism(folder)
+    package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{metadata.version('apache-beam')}"
+    environment = {**os.environ, "GOBIN": str(prism.parent)}
+    if subprocess.run([go, "install", package], env=environment, check=False).returncode:
+        raise MissingPieceError(f"go install {package} failed")
+    return str(prism)
+
+
+def find_prism(folder: Path) -> str | None:
+    """The Prism that was built, or the user's."""
+    built = _built_prism(folder)
+    if built.is_file():
+        return str(built)
+    return os.environ.get("LENGTHWISE_PRISM") or shutil.which("prism")
+
+
+def _built_prism(folder: Path) -> Path:
+    return folder.resolve() / "bin" / "prism"

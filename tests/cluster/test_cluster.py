@@ -36,11 +36,11 @@ def test_the_table_says_what_was_not_run(capsys):
     rows = [
         Row("here", cells, {"the command is killed": "run again"}),
         Row("there", wrong, remark="no hot keys"),
-        Row("Prism", remark="not run: no prism on PATH"),
+        Row("Prism", remark="not run: see scripts/cluster prism"),
     ]
     show_rows(rows, "Flink", write=False)
     here, there, prism, *_, remark = capsys.readouterr().out.splitlines()[5:]
     assert here == "| here | yes | yes | yes | yes | yes | the command is killed: run again |"
     assert there == "| there | yes | yes | yes | **no** | see left |  |"
-    assert prism == "| Prism | not run: no prism on PATH | | | | | |"
+    assert prism == "| Prism | not run: see scripts/cluster prism | | | | | |"
     assert remark == "there: no hot keys."

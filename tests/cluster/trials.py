@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -175,15 +174,14 @@ class Trials:
         run(Job(("train", str(dataset), *options), trained), _LOCAL)
 
 
-def local_rows(trials: Trials) -> list[Row]:
-    """The runners of one machine. Prism only where its program is at hand."""
+def local_rows(trials: Trials, prism: str | None) -> list[Row]:
+    """The runners of one machine, Prism where its program is at hand."""
     rows = [
         trials.row(Runner("local, one process")),
         trials.row(Runner("local, two processes", ("--workers", "2"))),
     ]
-    prism = os.environ.get("LENGTHWISE_PRISM") or shutil.which("prism")
     if prism is None:
-        rows.append(Row("Prism", remark="not run: no prism on PATH"))
+        rows.append(Row("Prism", remark="not run: see scripts/cluster prism"))
     else:
         beam_args = (f"--prism_location={prism}",)
         rows.append(trials.row(Runner("Prism", ("--runner", "PrismRunner"), beam_args)))
