@@ -273,8 +273,8 @@ def open_local(path: StoragePath) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
         return
-    with path.open() as source, tempfile.TemporaryFile(prefix="lengthwise-") as copy:
-        shutil.copyfileobj(source, copy, _BLOCK_BYTES)
+    with tempfile.TemporaryFile(prefix="lengthwise-") as copy:
+        _fetch(path, cast(BinaryIO, copy))
         copy.flush()
         copy.seek(0)
         yield cast(BinaryIO, copy)
@@ -300,8 +300,8 @@ class CopiedFiles:
             self._folder = tempfile.TemporaryDirectory(prefix="lengthwise-")
         if path not in self._copies:
             copy = Path(self._folder.name, f"{len(self._copies)}")
-            with path.open() as source, open(copy, "wb") as target:
-                shutil.copyfileobj(source, target, _BLOCK_BYTES)
+            with open(copy, "wb") as target:
+                _fetch(path, target)
             self._copies[path] = copy
         return self._copies[path]
 
@@ -390,6 +390,12 @@ class _Reader(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         with _told(self._path):
             return super().read(size)
+
+
+def _fetch(path: RemotePath, target: BinaryIO) -> None:
+    """Copies a file of an object store into a local one."""
+    with path.open() as source:
+        shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
 
 def _send(unfinished: Path, path: RemotePath) -> None:
