@@ -36,11 +36,12 @@ class UncachedFile(io.RawIOBase):
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with UncachedFile(f"{folder}/a") as file:
         ...         _ = file.write(b"abc")
         ...         file.finish()
-        ...     open(f"{folder}/a").read()
+        ...     Path(folder, "a").read_text()
         'abc'
     """
 

@@ -239,11 +239,13 @@ def infer_types(block: bytes, header: Header, options: SourceOptions) -> dict[st
 
 def _cells(block: bytes, header: Header) -> dict[str, pa.Array]:
     """The raw values of the lines that are whole."""
+    # Arrow shows a line with a wrong number of fields as a string to the handler, or fails to.
+    text = block.decode("utf-8", "replace").encode()
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(block),
+            pa.BufferReader(text),
             arrow_csv.ReadOptions(
-                use_threads=False, block_size=len(block) + 1, column_names=list(header.names)
+                use_threads=False, block_size=len(text) + 1, column_names=list(header.names)
             ),
             arrow_csv.ParseOptions(delimiter=header.delimiter, invalid_row_handler=_skip),
             arrow_csv.ConvertOptions(column_types=dict.fromkeys(header.names, pa.binary())),

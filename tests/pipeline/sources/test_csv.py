@@ -215,6 +215,16 @@ def test_types_are_those_of_the_first_values(write):
     assert reading.rows[2] == {"i": ["x"], "f": ["x"], "b": ["x"]}
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_types_are_found_past_a_line_that_is_no_text(write):
+    options = SourceOptions(group_by="id", sequences=("word", "x"))
+    text = b"id,word,x\na,one,1\na,\xff\xfe,1,1\nb,one,1\nb,two,2\n"
+    reading = read_all(write("a.csv", text), options)
+    assert types_of(reading)["word"] == "list<item: string>"
+    assert reading.rows == {1: {"id": "b", "word": ["one", "two"], "x": [1, 2]}}
+    assert reading.broken == {0: "broken line"}
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiters_are_told_from_the_header(write, delimiter):
     path = write("a.csv", HEART.replace(",", delimiter))
