@@ -6,9 +6,6 @@ renames, locks or maps of memory, so nothing here asks for them:
 
     a file that is whole or not there   local: written beside its name, renamed
                                         remote: written to a temporary file, sent in one piece
-    a file that is mapped               local: as it is
-                                        remote: a copy without a name in the folder for temporary
-                                        files, which goes with its last reader
 
 Stores are reached by `pyarrow.fs`, which takes endpoint and credentials from the environment
 (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …). A URL that holds credentials is refused: URLs stand in
@@ -50,7 +47,7 @@ _SECRET = re.compile(r"[?&][^=&]*(secret|password|token|key|sig)[^=&]*=", re.IGN
 # Small files that are read, and answers that wait for who reads them.
 _READ_AHEAD = 256
 # Bytes of a request: each takes some ten milliseconds, however small it is.
-_BLOCK_BYTES = 8 << 20
+REQUEST_BYTES = 8 << 20
 _MESSAGE_CHARACTERS = 300
 
 
@@ -261,59 +258,6 @@ def written_whole(path: StoragePath) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def open_local(path: StoragePath) -> Iterator[BinaryIO]:
-    """Opens a file that can be mapped into memory.
-
-    Args:
-        path: of a file of this machine, or of one that is copied for it, to a file without a name
-            in the folder for temporary files. A map of that keeps it.
-    """
-    if not isinstance(path, RemotePath):
-        with open(path, "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile(prefix="lengthwise-") as copy:
-        _fetch(path, cast(BinaryIO, copy))
-        copy.flush()
-        copy.seek(0)
-        yield cast(BinaryIO, copy)
-
-
-class CopiedFiles:
-    """Copies of files of an object store, made when they are asked for, deleted with this object.
-
-    Example:
-        >>> CopiedFiles().local(Path("a"))  # is here already
-        PosixPath('a')
-    """
-
-    def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._copies: dict[RemotePath, Path] = {}
-
-    def local(self, path: StoragePath) -> Path:
-        """A file of this machine with the same bytes."""
-        if not isinstance(path, RemotePath):
-            return path
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="lengthwise-")
-        if path not in self._copies:
-            copy = Path(self._folder.name, f"{len(self._copies)}")
-            with open(copy, "wb") as target:
-                _fetch(path, target)
-            self._copies[path] = copy
-        return self._copies[path]
-
-
-def mapped(path: StoragePath) -> pa.Buffer:
-    """The bytes of a file, mapped into memory."""
-    with open_local(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return pa.py_buffer(b"")
-        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def size_of(path: StoragePath) -> int:
     """Bytes of a file.
 
@@ -384,18 +328,12 @@ class _Reader(io.BufferedReader):
     """A file of an object store, read in large pieces."""
 
     def __init__(self, path: RemotePath, raw: Any) -> None:
-        super().__init__(raw, _BLOCK_BYTES)
+        super().__init__(raw, REQUEST_BYTES)
         self._path = path
 
     def read(self, size: int | None = -1, /) -> bytes:
         with _told(self._path):
             return super().read(size)
-
-
-def _fetch(path: RemotePath, target: BinaryIO) -> None:
-    """Copies a file of an object store into a local one."""
-    with path.open() as source:
-        shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
 
 def _send(unfinished: Path, path: RemotePath) -> None:
