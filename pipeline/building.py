@@ -37,7 +37,7 @@ from lengthwise.pipeline.versions import WorkerError
 # Options that staged rows do not depend on.
 _LATER = frozenset(
     ("num_buckets", "strategy", "boundaries", "align", "shard_size", "padding", "pad_value")
-    + ("vocab_size", "min_count", "max_rejected", "canonical", "compression")
+    + ("vocab_size", "min_count", "canonical", "compression")
 )
 
 
