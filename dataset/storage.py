@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -163,6 +164,8 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
         ('dataset', 'b')
         >>> storage_path("file:///a/b"), storage_path("file://localhost/a/b")
         (PosixPath('/a/b'), PosixPath('/a/b'))
+        >>> storage_path(Path("/a b").as_uri())
+        PosixPath('/a b')
 
     Raises:
         InputError: it is a `file://` URL of another machine, or of a folder relative to nothing.
@@ -177,7 +180,7 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
         path = url.removeprefix("file://").removeprefix("localhost")
         if not path.startswith("/"):
             raise InputError(f"{text}: names no file of this machine; write file:///folder/file")
-        return Path(path)
+        return Path(unquote(path))
     return RemotePath(url.rstrip("/"), mark + options)
 
 
@@ -212,6 +215,10 @@ def place_of(url: str, connect: Callable[[str], tuple[Any, str]] | None = None) 
         system, root = (connect or connect_arrow)(f"{scheme}://{host}{slash}{mark}{options}")
     except (pa.ArrowException, ValueError, OSError, ImportError) as reason:
         raise InputError(f"{url}: cannot be reached: {_one_line(reason)}") from None
+    if scheme == "file":
+        path = unquote(
+            path
+        )  # as `Path.as_uri` writes spaces; keys of object stores stay as they are
     return system, f"{root.rstrip('/')}/{path}" if path else root
 
 
