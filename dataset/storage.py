@@ -216,9 +216,8 @@ def place_of(url: str, connect: Callable[[str], tuple[Any, str]] | None = None) 
     except (pa.ArrowException, ValueError, OSError, ImportError) as reason:
         raise InputError(f"{url}: cannot be reached: {_one_line(reason)}") from None
     if scheme == "file":
-        path = unquote(
-            path
-        )  # as `Path.as_uri` writes spaces; keys of object stores stay as they are
+        # As `Path.as_uri` writes spaces; keys of object stores stay as they are.
+        path = unquote(path)
     return system, f"{root.rstrip('/')}/{path}" if path else root
 
 

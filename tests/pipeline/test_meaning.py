@@ -189,6 +189,17 @@ def test_missing_steps_are_filled_as_asked_and_masked_all_the_same(
         assert rows[i]["mask"][: len(values)].tolist() == expected
 
 
+def test_labels_are_neither_filled_nor_padded_with_a_value(write_input, tmp_path):
+    table = with_rows(x=[[1.0, 2.0, 3.0]], y=[[7, 8, None]])
+    names = FeatureNames(sequences=("x",), labels=("y",), contexts=("row",))
+    options = PlanOptions(fill=5.0, pad_value=-1.0, align=4)
+    path = write_input("a.parquet", table)
+    row = decoded(build([path], tmp_path / "out", names=names, options=options))[0]
+    assert row["y"].tolist() == [7, 8, 0, 0]
+    assert row["x"].tolist() == [1, 2, 5, -1]
+    assert row["mask"].tolist() == [True, True, False, False]
+
+
 def test_a_fill_past_the_range_of_the_integers_fits(write_input, tmp_path):
     table = with_rows(x=pa.array([[1, None]], pa.list_(pa.int64())))
     options = PlanOptions(fill=-300.0)
