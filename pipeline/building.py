@@ -13,9 +13,10 @@ from importlib import metadata
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest, Shard
+from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Plan
+from lengthwise.dataset.shard import Shard
 from lengthwise.dataset.storage import RemotePath, StoragePath, absolute_path
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
 from lengthwise.pipeline.exchange import (
