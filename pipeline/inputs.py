@@ -70,6 +70,7 @@ class Input:
                         f"{', '.join(file.columns.names)}"
                     )
                 type_ = file.columns.field(name).type
+                # Python, which names groups and splits, has no times of nanoseconds.
                 if pa.types.is_nested(type_) or getattr(type_, "unit", "") == "ns":
                     raise SchemaError(
                         f"{file.file.path}: column '{name}' is {type_}; rows are split by strings, "

@@ -304,13 +304,15 @@ def _require_training(schema: Schema, options: PlanOptions, findings: Findings) 
 
 def _normalization(feature: Feature, findings: Findings, options: PlanOptions) -> Normalization:
     found = findings.summaries[feature.name].statistics(feature)
-    missing = 0.0 if isinstance(options.fill, str) else options.fill
+    values = [found.low, found.high]
+    if found.missing:
+        values.append(0.0 if isinstance(options.fill, str) else options.fill)
     return normalization_of(
         options.normalize[feature.name],
         findings.channels[feature.name],
         feature.channel,
-        low=min(found.low, missing),
-        high=max(found.high, missing),
+        low=min(values),
+        high=max(values),
     )
 
 
