@@ -10,12 +10,13 @@ from lengthwise.dataset.errors import (
     SchemaError,
     UsageError,
 )
-from lengthwise.dataset.manifest import Account, Manifest, Shard
+from lengthwise.dataset.manifest import Account, Manifest
 from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.plan import FeatureStatistics, Normalization, Plan
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.record import Field, RecordLayout
 from lengthwise.dataset.schema import Feature, Schema
+from lengthwise.dataset.shard import Shard
 from lengthwise.dataset.verify import verify
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import crc32c
 
-from lengthwise.dataset.compression import NONE, SUFFIXES
+from lengthwise.dataset.compression import NONE
 from lengthwise.dataset.document import Fields, read_document, to_json
 from lengthwise.dataset.errors import ManifestError, PlanError, SchemaError
 from lengthwise.dataset.options import (
@@ -25,6 +25,7 @@ from lengthwise.dataset.options import (
 )
 from lengthwise.dataset.record import MAX_VARINT_BYTES, RecordLayout
 from lengthwise.dataset.schema import Schema
+from lengthwise.dataset.shard import Shard
 from lengthwise.dataset.storage import RemotePath, StoragePath, storage_path
 
 MANIFEST_NAME = "dataset.json"
@@ -40,52 +41,6 @@ MAX_SHARDS = 1_000_000
 STRIDED, CANONICAL = "strided", "canonical"
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One TFRecord file.
-
-    Attributes:
-        split: the split that its rows belong to.
-        max_length: the padded length of its bucket.
-        index, count: it is number `index` of the `count` shards of its bucket.
-        records: rows in it.
-        steps: real steps in it, the sum of the rows' lengths.
-        nbytes: size of the file.
-        crc32c: of the whole file.
-        compression: of the file, which `nbytes` and `crc32c` are of.
-    """
-
-    split: str
-    max_length: int
-    index: int
-    count: int
-    records: int
-    steps: int
-    nbytes: int
-    crc32c: int
-    compression: str = NONE
-
-    @property
-    def name(self) -> str:
-        """Path below the data folder, with `/`.
-
-        Example:
-            >>> Shard("train", 64, 0, 4, 10, 500, 2660, 0).name
-            'train/len00064-00000-of-00004.tfrecord'
-        """
-        return shard_name(
-            self.split, self.max_length, self.index, self.count, compression=self.compression
-        )
-
-
-def shard_name(
-    split: str, max_length: int, index: int, count: int, *, compression: str = NONE
-) -> str:
-    """The deterministic name of a shard below the data folder."""
-    name = f"{split}/len{max_length:05d}-{index:05d}-of-{count:05d}.tfrecord"
-    return name + SUFFIXES[compression]
 
 
 @dataclass(frozen=True)
@@ -225,20 +180,7 @@ class Manifest:
             "buckets": [_bucket_json(self.layouts[t]) for t in self.max_lengths],
             "accounts": {split: self.accounts[split].to_json() for split in self.splits},
             "plan_crc32c": self.plan_crc32c,
-            "shards": [
-                {
-                    "name": shard.name,
-                    "split": shard.split,
-                    "max_length": shard.max_length,
-                    "index": shard.index,
-                    "count": shard.count,
-                    "records": shard.records,
-                    "steps": shard.steps,
-                    "bytes": shard.nbytes,
-                    "crc32c": shard.crc32c,
-                }
-                for shard in self.shards
-            ],
+            "shards": [shard.to_json() for shard in self.shards],
         }
         return {**document, "crc32c": document_crc32c(document)}
 
@@ -362,7 +304,7 @@ def _from_fields(fields: Fields, *, root: StoragePath) -> Manifest:
                 for feature in schema.features
                 if feature.dtype == "int64"
             },
-            shards=tuple(_shard(item, compression) for item in fields.objects("shards")),
+            shards=tuple(Shard.from_json(item, compression) for item in fields.objects("shards")),
             accounts={split: _account(accounts.nested(split)) for split in accounts.members},
             plan_crc32c=fields.integer("plan_crc32c", high=2**32 - 1),
             canonical=layout == CANONICAL,
@@ -396,18 +338,4 @@ def _account(fields: Fields) -> Account:
         dropped=fields.counts("dropped"),
         rejected=fields.counts("rejected"),
         pieces=fields.integer("pieces"),
-    )
-
-
-def _shard(fields: Fields, compression: str) -> Shard:
-    return Shard(
-        split=fields.text("split"),
-        max_length=fields.integer("max_length", low=1, high=MAX_LENGTH),
-        index=fields.integer("index"),
-        count=fields.integer("count", low=1),
-        records=fields.integer("records"),
-        steps=fields.integer("steps"),
-        nbytes=fields.integer("bytes"),
-        crc32c=fields.integer("crc32c", high=2**32 - 1),
-        compression=compression,
     )

@@ -25,6 +25,7 @@ MAX_SPLITS = 256
 RESERVED_IDS = 2
 _MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
+MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
 _MOST_REJECTED = 1_000_000
 _NAMED_FAULTS = 5
 
@@ -101,8 +102,7 @@ class PlanOptions:
         one_of("overlong", self.overlong, OVERLONG)
         one_of("empty", self.empty, EMPTY)
         one_of("padding", self.padding, SIDES)
-        if not math.isfinite(self.pad_value):
-            raise PlanError(f"--pad-value is {self.pad_value}; it must be a finite number")
+        _finite("pad-value", self.pad_value)
         _within("overlap", self.overlap, 0, MAX_LENGTH)
         if self.overlong == "split" and self.max_length is None:
             raise PlanError("--overlong split needs --max-length")
@@ -114,8 +114,8 @@ class PlanOptions:
         one_of("compression", self.compression, COMPRESSIONS)
         if isinstance(self.fill, str):
             one_of("fill", self.fill, FILLS)
-        elif not math.isfinite(self.fill):
-            raise PlanError(f"--fill is {self.fill}; it must be a finite number")
+        else:
+            _finite("fill", self.fill)
         for name, kind in self.normalize.items():
             one_of(f"normalize {name}", kind, NORMALIZATIONS)
         if self.split_by is not None and self.split_column is not None:
@@ -264,6 +264,11 @@ def _within(option: str, value: int | None, low: int, high: int) -> None:
         raise PlanError(f"--{option} is {value}; it must be at least {low}")
     if value is not None and value > high:
         raise PlanError(f"--{option} is {value}; it must be at most {high}")
+
+
+def _finite(option: str, value: float) -> None:
+    if not abs(value) <= MAX_FLOAT32:
+        raise PlanError(f"--{option} is {value:g}; it must be a finite number of 32 bits")
 
 
 def one_of(option: str, value: str, values: tuple[str, ...]) -> None:

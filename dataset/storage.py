@@ -6,9 +6,6 @@ renames, locks or maps of memory, so nothing here asks for them:
 
     a file that is whole or not there   local: written beside its name, renamed
                                         remote: written to a temporary file, sent in one piece
-    a file that is mapped               local: as it is
-                                        remote: a copy without a name in the folder for temporary
-                                        files, which goes with its last reader
 
 Stores are reached by `pyarrow.fs`, which takes endpoint and credentials from the environment
 (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …). A URL that holds credentials is refused: URLs stand in
@@ -33,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar, cast
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -50,7 +48,7 @@ _SECRET = re.compile(r"[?&][^=&]*(secret|password|token|key|sig)[^=&]*=", re.IGN
 # Small files that are read, and answers that wait for who reads them.
 _READ_AHEAD = 256
 # Bytes of a request: each takes some ten milliseconds, however small it is.
-_BLOCK_BYTES = 8 << 20
+REQUEST_BYTES = 8 << 20
 _MESSAGE_CHARACTERS = 300
 
 
@@ -166,6 +164,8 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
         ('dataset', 'b')
         >>> storage_path("file:///a/b"), storage_path("file://localhost/a/b")
         (PosixPath('/a/b'), PosixPath('/a/b'))
+        >>> storage_path(Path("/a b").as_uri())
+        PosixPath('/a b')
 
     Raises:
         InputError: it is a `file://` URL of another machine, or of a folder relative to nothing.
@@ -180,7 +180,7 @@ def storage_path(path: str | os.PathLike[str] | RemotePath) -> StoragePath:
         path = url.removeprefix("file://").removeprefix("localhost")
         if not path.startswith("/"):
             raise InputError(f"{text}: names no file of this machine; write file:///folder/file")
-        return Path(path)
+        return Path(unquote(path))
     return RemotePath(url.rstrip("/"), mark + options)
 
 
@@ -215,6 +215,9 @@ def place_of(url: str, connect: Callable[[str], tuple[Any, str]] | None = None) 
         system, root = (connect or connect_arrow)(f"{scheme}://{host}{slash}{mark}{options}")
     except (pa.ArrowException, ValueError, OSError, ImportError) as reason:
         raise InputError(f"{url}: cannot be reached: {_one_line(reason)}") from None
+    if scheme == "file":
+        # As `Path.as_uri` writes spaces; keys of object stores stay as they are.
+        path = unquote(path)
     return system, f"{root.rstrip('/')}/{path}" if path else root
 
 
@@ -259,59 +262,6 @@ def written_whole(path: StoragePath) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def open_local(path: StoragePath) -> Iterator[BinaryIO]:
-    """Opens a file that can be mapped into memory.
-
-    Args:
-        path: of a file of this machine, or of one that is copied for it, to a file without a name
-            in the folder for temporary files. A map of that keeps it.
-    """
-    if not isinstance(path, RemotePath):
-        with open(path, "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile(prefix="lengthwise-") as copy:
-        _fetch(path, cast(BinaryIO, copy))
-        copy.flush()
-        copy.seek(0)
-        yield cast(BinaryIO, copy)
-
-
-class CopiedFiles:
-    """Copies of files of an object store, made when they are asked for, deleted with this object.
-
-    Example:
-        >>> CopiedFiles().local(Path("a"))  # is here already
-        PosixPath('a')
-    """
-
-    def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._copies: dict[RemotePath, Path] = {}
-
-    def local(self, path: StoragePath) -> Path:
-        """A file of this machine with the same bytes."""
-        if not isinstance(path, RemotePath):
-            return path
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="lengthwise-")
-        if path not in self._copies:
-            copy = Path(self._folder.name, f"{len(self._copies)}")
-            with open(copy, "wb") as target:
-                _fetch(path, target)
-            self._copies[path] = copy
-        return self._copies[path]
-
-
-def mapped(path: StoragePath) -> pa.Buffer:
-    """The bytes of a file, mapped into memory."""
-    with open_local(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return pa.py_buffer(b"")
-        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def size_of(path: StoragePath) -> int:
@@ -384,18 +334,12 @@ class _Reader(io.BufferedReader):
     """A file of an object store, read in large pieces."""
 
     def __init__(self, path: RemotePath, raw: Any) -> None:
-        super().__init__(raw, _BLOCK_BYTES)
+        super().__init__(raw, REQUEST_BYTES)
         self._path = path
 
     def read(self, size: int | None = -1, /) -> bytes:
         with _told(self._path):
             return super().read(size)
-
-
-def _fetch(path: RemotePath, target: BinaryIO) -> None:
-    """Copies a file of an object store into a local one."""
-    with path.open() as source:
-        shutil.copyfileobj(source, target, _BLOCK_BYTES)
 
 
 def _send(unfinished: Path, path: RemotePath) -> None:

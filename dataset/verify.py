@@ -15,12 +15,12 @@ from lengthwise.dataset.manifest import (
     PLAN_NAME,
     STAGING_NAME,
     Manifest,
-    Shard,
     crc_matches,
     data_folders,
 )
 from lengthwise.dataset.record import RecordLayout
 from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.shard import Shard
 from lengthwise.dataset.shard_records import check_frames, decode_block, read_shard
 from lengthwise.dataset.storage import RemotePath, files_below, storage_path
 

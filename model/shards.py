@@ -31,10 +31,11 @@ from lengthwise.dataset import (
 )
 from lengthwise.dataset.canonical import FramedRecords, decode_records, record_ends
 from lengthwise.dataset.compression import NONE, read_unpacked
+from lengthwise.dataset.local_files import open_local
 from lengthwise.dataset.record import decode_payload
 from lengthwise.dataset.schema import LENGTH
 from lengthwise.dataset.shard_records import check_frames, read_shard
-from lengthwise.dataset.storage import RemotePath, StoragePath, open_local, side_by_side
+from lengthwise.dataset.storage import RemotePath, StoragePath, side_by_side
 from lengthwise.model.row_filter import RowFilter, proportional_shares
 
 INTEGRITY = ("first", "always", "never")

@@ -13,9 +13,10 @@ from importlib import metadata
 from typing import Any
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError, SchemaError, UsageError
-from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest, Shard
+from lengthwise.dataset.manifest import MANIFEST_VERSION, MAX_SHARDS, STAGING_NAME, Manifest
 from lengthwise.dataset.options import PlanOptions
-from lengthwise.dataset.plan import Plan
+from lengthwise.dataset.plan import FeatureStatistics, Plan
+from lengthwise.dataset.shard import Shard
 from lengthwise.dataset.storage import RemotePath, StoragePath, absolute_path
 from lengthwise.pipeline.commit import claim_output, commit, release_output, text_crc32c
 from lengthwise.pipeline.exchange import (
@@ -37,7 +38,7 @@ from lengthwise.pipeline.versions import WorkerError
 # Options that staged rows do not depend on.
 _LATER = frozenset(
     ("num_buckets", "strategy", "boundaries", "align", "shard_size", "padding", "pad_value")
-    + ("vocab_size", "min_count", "max_rejected", "canonical", "compression")
+    + ("vocab_size", "min_count", "canonical", "compression")
 )
 
 
@@ -91,14 +92,16 @@ def build(
         raise UsageError("OUT is empty; name the dataset folder")
     execution = execution or Execution()
     execution.check()
-    require_one_of(plan, names, options)
+    require_one_of(plan, names, options, vocabularies)
     if plan is not None:
         reading = plan.reading if reading is None else reading.agreed_with(plan.reading)
     wanted = plan.options if plan is not None else options or PlanOptions()
     features = names or FeatureNames() if plan is None else plan.schema
     source = open_input(inputs, features, reading, element_mask=wanted.element_mask)
     target = absolute_path(out)
-    job = source.job(wanted, target / STAGING_NAME, batch_rows=batch_rows)
+    job = source.job(
+        wanted, target / STAGING_NAME, vocabularies=vocabularies, batch_rows=batch_rows
+    )
     given = vocabularies if plan is None else plan.vocabularies
     identity = _identity(source, job)
 
@@ -119,12 +122,12 @@ def build(
     )
 
 
-def require_one_of(
-    plan: Plan | None, names: FeatureNames | None, options: PlanOptions | None
-) -> None:
+def require_one_of(plan: Plan | None, *planned: object) -> None:
     """Raises PlanError where a plan comes with what it holds already."""
-    if plan is not None and (options is not None or names is not None):
-        raise PlanError("a plan holds the features and the options: give either it or them")
+    if plan is not None and any(given is not None for given in planned):
+        raise PlanError(
+            "a plan holds the features, the options and the vocabularies: give either it or them"
+        )
 
 
 def run_build(
@@ -304,15 +307,14 @@ def _require_fit(plan: Plan, findings: Findings) -> None:
                 "lengths differ; plan again"
             )
     for feature in plan.schema.features:
-        mine = plan.statistics[feature.name]
-        theirs = statistics_of(feature, findings, plan.options)
-        if (mine.count, mine.missing, mine.low, mine.high) != (
-            theirs.count,
-            theirs.missing,
-            theirs.low,
-            theirs.high,
-        ):
+        mine = _without_ids(plan.statistics[feature.name])
+        if mine != _without_ids(statistics_of(feature, findings, plan.options)):
             raise PlanError(
                 f"the plan is of another input: feature '{feature.name}' has other values; plan "
                 "again"
             )
+
+
+def _without_ids(found: FeatureStatistics) -> tuple[FeatureStatistics, list[int]]:
+    """Statistics, and how often each value came: classes may be numbered otherwise by hand."""
+    return replace(found, values=None), sorted((found.values or {}).values())

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, SchemaError
-from lengthwise.dataset.storage import StoragePath, mapped, written_whole
+from lengthwise.dataset.local_files import mapped
+from lengthwise.dataset.storage import StoragePath, written_whole
 from lengthwise.pipeline.ingest import IngestJob
 from lengthwise.pipeline.planning import Place
 from lengthwise.pipeline.sources.fitting import plain_columns

@@ -123,7 +123,7 @@ def build_from(
         )
     execution = execution or Execution()
     execution.check()
-    require_one_of(plan, names, options)
+    require_one_of(plan, names, options, vocabularies)
     check_key(columns, key)
     wanted = plan.options if plan is not None else options or PlanOptions()
     file = SourceFile(
@@ -136,7 +136,7 @@ def build_from(
         element_mask=wanted.element_mask,
     )
     target = absolute_path(out)
-    job = looked_at.job(wanted, target / STAGING_NAME, also=(key,))
+    job = looked_at.job(wanted, target / STAGING_NAME, vocabularies=vocabularies, also=(key,))
     run = uuid.uuid4().hex
     given = vocabularies if plan is None else plan.vocabularies
 

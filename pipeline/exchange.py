@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.canonical import FramedRecords
-from lengthwise.dataset.manifest import Shard, shard_name
 from lengthwise.dataset.plan import Plan
 from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.shard import Shard, shard_name
 from lengthwise.dataset.storage import StoragePath, files_below
 from lengthwise.pipeline.staged_rows import StagedRows, StagedUnit, by_shard
 from lengthwise.pipeline.staging import (

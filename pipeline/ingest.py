@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lengthwise.dataset.errors import LengthwiseError
+from lengthwise.dataset.nested import is_list
 from lengthwise.dataset.options import MAX_LENGTH, PlanOptions
 from lengthwise.dataset.reasons import EMPTY, NULL_SEQUENCE, OVERLONG, REASONS, TOO_LONG
 from lengthwise.dataset.schema import NUMBERS, Schema
@@ -194,10 +196,14 @@ def _described(
 ) -> list[tuple[int, str, str]]:
     """Number, reason and text of the first rejected rows, as many as there is room for."""
     rejected = rejected[:room]
-    texts = [
-        json.dumps(row, default=str)[:_RAW_CHARACTERS]
-        for row in found.rows.take(pa.array(rejected)).to_pylist()
+    rows = found.rows.take(pa.array(rejected))
+    # An item of a list takes more than one character; a row may have millions that nobody sees.
+    columns = [
+        pc.list_slice(column, 0, _RAW_CHARACTERS) if is_list(column.type) else column
+        for column in rows.columns
     ]
+    shown = pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+    texts = [json.dumps(row, default=str)[:_RAW_CHARACTERS] for row in shown.to_pylist()]
     reasons = [REASONS[fate] for fate in fates[rejected]]
     return list(zip(found.numbers[rejected].tolist(), reasons, texts, strict=True))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from lengthwise.dataset.errors import InputError, PlanError, SchemaError
-from lengthwise.dataset.options import MAX_SPLITS, PlanOptions
+from lengthwise.dataset.options import MAX_INT64, MAX_SPLITS, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.dataset.storage import StoragePath
 from lengthwise.pipeline.ingest import IngestJob
@@ -67,6 +69,13 @@ class Input:
                         f"{file.file.path}: no column '{name}' to split by; columns are: "
                         f"{', '.join(file.columns.names)}"
                     )
+                type_ = file.columns.field(name).type
+                # Python, which names groups and splits, has no times of nanoseconds.
+                if pa.types.is_nested(type_) or getattr(type_, "unit", "") == "ns":
+                    raise SchemaError(
+                        f"{file.file.path}: column '{name}' is {type_}; rows are split by strings, "
+                        "numbers or dates"
+                    )
         return [name for name in names if name not in self.schema.names]
 
     def check_options(self, options: PlanOptions) -> None:
@@ -79,27 +88,40 @@ class Input:
                     "model takes in"
                 )
         for option, value in (("fill", options.fill), ("pad-value", options.pad_value)):
-            if isinstance(value, str) or value % 1 == 0:
+            if isinstance(value, str) or (value % 1 == 0 and -MAX_INT64 <= value <= MAX_INT64):
                 continue
             for feature in self.schema.sequences:
                 if feature.dtype == "int64" and feature.encoding == NUMBERS and not feature.label:
                     raise PlanError(
                         f"--{option} {value:g}: feature '{feature.name}' holds integers; give "
-                        "an integer"
+                        "an integer of 64 bits"
                     )
 
     def job(
-        self, options: PlanOptions, staging: StoragePath, *, also: Sequence[str] = (), **extra: Any
+        self,
+        options: PlanOptions,
+        staging: StoragePath,
+        *,
+        vocabularies: Iterable[str] | None = None,
+        also: Sequence[str] = (),
+        **extra: Any,
     ) -> IngestJob:
         """What the workers need to ingest it.
 
         Args:
             options: how to plan.
             staging: the staging folder.
+            vocabularies: features whose vocabulary is given.
             also: columns to read beside those of features and splits.
             extra: other attributes of the job.
         """
         self.check_options(options)
+        for name in vocabularies or ():
+            if self.schema[name] not in self.schema.strings:
+                raise PlanError(
+                    f"a vocabulary is given of feature '{name}', which is no strings: "
+                    f"{self.schema[name].describe()}"
+                )
         if len(self.split_names(options)) > MAX_SPLITS:
             raise PlanError(
                 f"{len(self.split_names(options))} splits are more than {MAX_SPLITS}: name fewer"
@@ -163,6 +185,7 @@ def input_of(
         SchemaError: a file lacks a column, or has it with another type.
     """
     schema = names if isinstance(names, Schema) else _schema_of(files[0], names)
+    _require_shapes(files, schema, reading)
     if all(feature.label for feature in schema.sequences):
         raise SchemaError(
             f"{files[0].file.path}: every sequence is a label, so a model would see nothing; name "
@@ -184,6 +207,25 @@ def input_of(
     if element_mask and not isinstance(names, Schema):
         schema = schema.with_element_masks
     return Input(files, schema, reading)
+
+
+def _require_shapes(files: tuple[SourceFile, ...], schema: Schema, reading: SourceOptions) -> None:
+    """Raises SchemaError where a column that was given a shape or a type is not there so."""
+    there = {name for file in files for name in file.columns.names}
+    for name in (*reading.shapes, *reading.types):
+        if name not in there:
+            raise SchemaError(
+                f"{files[0].file.path}: no column '{name}', which was given a shape or a type; "
+                f"columns are: {', '.join(files[0].columns.names)}"
+            )
+    for feature in schema.features:
+        shape = reading.shapes.get(feature.name, feature.shape)
+        if shape != feature.shape:
+            raise SchemaError(
+                f"{files[0].file.path}: column '{feature.name}' is "
+                f"{files[0].columns.field(feature.name).type}, which has no steps of shape "
+                f"{'x'.join(map(str, shape))}; leave --shape out"
+            )
 
 
 def _with_roles(reading: SourceOptions, names: FeatureNames | Schema) -> SourceOptions:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import MAX_SPLITS, RESERVED_IDS, PlanOptions
-from lengthwise.dataset.plan import FeatureStatistics, Plan
-from lengthwise.dataset.schema import CLASSES, NUMBERS, Feature, Schema
+from lengthwise.dataset.plan import FeatureStatistics, Normalization, Plan
+from lengthwise.dataset.schema import CLASSES, NUMBERS, TOKENS, Feature, Schema
 from lengthwise.dataset.storage import (
     RemotePath,
     StoragePath,
@@ -30,9 +30,11 @@ from lengthwise.pipeline.accounts import (
 )
 from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
+from lengthwise.pipeline.measuring import channel_features
 from lengthwise.pipeline.progress import Progress
 from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import SourceOptions
+from lengthwise.pipeline.splitting import TRAINING_SPLIT
 from lengthwise.pipeline.staging import read_reports, unit_report_path
 from lengthwise.pipeline.strings import vocabularies_of
 from lengthwise.pipeline.unit_report import UnitReport
@@ -119,7 +121,7 @@ def make_plan(
             # Workers of a killed run may go on there with other rows.
             staging = folder / uuid.uuid4().hex
         folder = absolute_path(staging)
-        job = source.job(options, folder, keep_rows=False)
+        job = source.job(options, folder, vocabularies=vocabularies, keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings, source.reading.planned)
 
@@ -251,11 +253,12 @@ def plan_of(
     """Chooses the buckets.
 
     Raises:
-        PlanError: no row is left to plan for.
+        PlanError: no row is left to plan for, or to learn from.
     """
     histogram = merge_histograms(findings.histograms.values())
     if not histogram:
         raise PlanError("no row is left: all of them were dropped; see --empty and --max-length")
+    _require_training(schema, options, findings)
     return Plan(
         schema=schema,
         options=options,
@@ -266,9 +269,8 @@ def plan_of(
         },
         vocabularies=findings.vocabularies,
         normalizations={
-            name: normalization_of(options.normalize[name], channels, schema[name].channel)
-            for name, channels in sorted(findings.channels.items())
-            if name in options.normalize
+            name: _normalization(schema[name], findings, options)
+            for name in sorted(options.normalize)
         },
         means={
             name: tuple(channel.statistics(schema[name].channel).mean for channel in channels)
@@ -276,6 +278,41 @@ def plan_of(
             if options.fill == "mean"
         },
         reading=reading,
+    )
+
+
+def _require_training(schema: Schema, options: PlanOptions, findings: Findings) -> None:
+    """Raises PlanError where something is learned from the training split, and it has no rows."""
+    if TRAINING_SPLIT in findings.histograms:
+        if findings.histograms[TRAINING_SPLIT]:
+            return
+    elif options.split_column is None:
+        return  # all rows are learned from
+    learned = [f"constants of '{name}'" for name in channel_features(schema, options)]
+    learned += [
+        f"the vocabulary of '{feature.name}'"
+        for feature in schema.strings
+        if feature.encoding == TOKENS and not findings.vocabularies[feature.name]
+    ]
+    if learned:
+        raise PlanError(
+            f"split '{TRAINING_SPLIT}' has no rows, and {' and '.join(learned)} would come from "
+            "it; there are rows in: "
+            f"{', '.join(split for split, rows in findings.histograms.items() if rows)}"
+        )
+
+
+def _normalization(feature: Feature, findings: Findings, options: PlanOptions) -> Normalization:
+    found = findings.summaries[feature.name].statistics(feature)
+    values = [found.low, found.high]
+    if found.missing:
+        values.append(0.0 if isinstance(options.fill, str) else options.fill)
+    return normalization_of(
+        options.normalize[feature.name],
+        findings.channels[feature.name],
+        feature.channel,
+        low=min(values),
+        high=max(values),
     )
 
 

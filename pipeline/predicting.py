@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.errors import InputError, LengthwiseError, OutputError, SchemaError
+from lengthwise.dataset.local_files import mapped
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
-from lengthwise.dataset.storage import StoragePath, absolute_path, mapped, written_whole
+from lengthwise.dataset.storage import StoragePath, absolute_path, written_whole
 from lengthwise.pipeline.progress import Progress
 from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import (

@@ -36,6 +36,8 @@ LOCAL_RUNNER = "local"
 # Each is a process with a hundred MiB of its own; past the number of cores none helps.
 MAX_WORKERS = 256
 EXCHANGES = ("spill", "engine")
+# What Beam puts behind the message of an exception.
+_STEP = re.compile(r" \[while running '[^']*'\]")
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except LengthwiseError:
-        raise
+    except LengthwiseError as reason:
+        raise type(reason)(_STEP.sub("", str(reason))) from reason
     except OSError as reason:
         raise OutputError(f"{reason.filename or 'output'}: {reason.strerror or reason}") from reason
     except grpc.RpcError as reason:
@@ -156,7 +158,7 @@ def one_line_errors() -> Iterator[None]:
         _raise_worker_error(str(reason))
         lines = [line for line in str(reason).splitlines() if line.strip()]
         cause = next((line for line in reversed(lines) if "Error" in line), lines[-1])
-        raise OutputError(f"the job failed: {cause.strip()[:300]}") from reason
+        raise OutputError(f"the job failed: {_STEP.sub('', cause).strip()[:300]}") from reason
 
 
 def _say(text: str) -> None:

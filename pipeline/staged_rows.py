@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from lengthwise.dataset.errors import OutputError
-from lengthwise.dataset.storage import CopiedFiles, StoragePath, open_local, written_whole
+from lengthwise.dataset.local_files import CopiedFiles, open_local
+from lengthwise.dataset.storage import StoragePath, written_whole
 from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
     concat_places,

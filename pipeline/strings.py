@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lengthwise.dataset.errors import PlanError
 from lengthwise.dataset.plan import Plan
-from lengthwise.dataset.schema import CLASSES, Schema
+from lengthwise.dataset.schema import CLASSES, Feature, Schema
 from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.staging import unit_strings_path
 from lengthwise.transforms.packing import map_values
@@ -89,6 +90,9 @@ def vocabularies_of(
         given: vocabularies that are not to be counted.
         size: ids of a vocabulary of tokens at most.
         min_count: rarer tokens are left out.
+
+    Raises:
+        PlanError: a row has a class that its given vocabulary does not.
     """
     vocabularies, class_counts = {}, {}
     for feature in job.schema.strings:
@@ -103,13 +107,25 @@ def vocabularies_of(
             vocabulary = choose_vocabulary(strings, counts, size=size, min_count=min_count)
         vocabularies[feature.name] = vocabulary
         if feature.encoding == CLASSES:
-            ids = {string: number for number, string in enumerate(vocabulary)}
-            class_counts[feature.name] = {
-                ids[string]: count
-                for string, count in sorted(zip(strings.to_pylist(), counts.tolist(), strict=True))
-                if count and string in ids
-            }
+            found = zip(strings.to_pylist(), counts.tolist(), strict=True)
+            class_counts[feature.name] = _by_id(feature, vocabulary, dict(found))
     return vocabularies, class_counts
+
+
+def _by_id(
+    feature: Feature, vocabulary: Sequence[str], counts: Mapping[str, int]
+) -> dict[int, int]:
+    """Class id -> how often it came; classes that no row has which is passed on do not count."""
+    ids = {string: number for number, string in enumerate(vocabulary)}
+    by_id = {}
+    for string in sorted(string for string, count in counts.items() if count):
+        if string not in ids:
+            raise PlanError(
+                f"feature '{feature.name}': the class {string!r} is not in its vocabulary; add it, "
+                "or plan again"
+            )
+        by_id[ids[string]] = counts[string]
+    return by_id
 
 
 def id_tables(number: int, plan: Plan, staging: str) -> dict[str, np.ndarray]:

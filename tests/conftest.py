@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash.get(_temporary, None)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def quick_kernel() -> Iterator[None]:
+    """The kernel that is traced in half the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LENGTHWISE_KERNEL", "hybrid")
+        yield

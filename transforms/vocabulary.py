@@ -61,15 +61,14 @@ class StringCounter:
         table = positions.fill_null(0).to_numpy().astype(np.int32)
         table[new] = len(self.strings) + np.arange(int(new.sum()), dtype=np.int32)
         self.strings = pa.concat_arrays([self.strings, local.filter(pa.array(new))])
+        self.counts = np.pad(self.counts, (0, int(new.sum())))
         if len(table) == 0:
             return np.zeros(len(strings), np.int32)
         return table[strings.indices.fill_null(0).to_numpy()]
 
     def count(self, codes: np.ndarray) -> None:
         """Counts codes, (n,) integers."""
-        counts = np.bincount(codes, minlength=len(self.strings))
-        counts[: len(self.counts)] += self.counts
-        self.counts = counts
+        self.counts += np.bincount(codes, minlength=len(self.counts))
 
 
 def choose_vocabulary(
@@ -113,10 +112,8 @@ def id_table(strings: pa.Array, vocabulary: Sequence[str], encoding: str) -> np.
         encoding: `tokens` or `classes`.
 
     Returns:
-        (n,) int32.
-
-    Raises:
-        PlanError: a class that the plan does not know.
+        (n,) int32, at least one: the code of what is missing is 0. A class that is not in the
+        vocabulary, which no row that is passed on has, is -1.
 
     Example:
         >>> id_table(pa.array(["the", "cat", "sat"]), ["sat", "the"], "tokens")
@@ -124,11 +121,10 @@ def id_table(strings: pa.Array, vocabulary: Sequence[str], encoding: str) -> np.
     """
     known = pa.array(vocabulary, pa.large_string())
     positions = pc.index_in(strings.cast(pa.large_string()), value_set=known)
+    if len(positions) == 0:
+        return np.zeros(1, np.int32)
     if encoding == CLASSES:
-        if positions.null_count:
-            unknown = strings.filter(positions.is_null())[0].as_py()
-            raise PlanError(f"the class {unknown!r} is not in the plan; plan again")
-        return positions.to_numpy().astype(np.int32)
+        return positions.fill_null(-1).to_numpy().astype(np.int32)
     offset = pa.scalar(RESERVED_IDS, positions.type)
     ids = pc.add(positions, offset).fill_null(UNKNOWN_ID)
     return ids.to_numpy().astype(np.int32)

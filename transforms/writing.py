@@ -16,8 +16,8 @@ from apache_beam.pvalue import PValue
 from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.compression import NONE, Compressor
 from lengthwise.dataset.errors import OutputError
-from lengthwise.dataset.manifest import shard_name
 from lengthwise.dataset.options import COMPRESSIONS, one_of
+from lengthwise.dataset.shard import shard_name
 from lengthwise.dataset.storage import RemotePath, storage_path, written_whole
 from lengthwise.transforms.uncached_file import UncachedFile
 

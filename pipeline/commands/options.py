@@ -2,101 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from lengthwise.dataset.errors import PlanError, UsageError
+from lengthwise.pipeline.commands.value_types import (
+    Boundaries,
+    Buckets,
+    ByteSize,
+    Named,
+    Splits,
+    once,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-class ByteSize(click.ParamType):
-    """A number of bytes, as in 64M."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+)([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r} is not a size; write bytes, or as in 64M", param, ctx)
-        return int(match[1]) * _SIZES[match[2].upper()]
-
-
-class Buckets(click.ParamType):
-    """A number of buckets, or auto."""
-
-    name = "n|auto"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value == "auto" or isinstance(value, int):
-            return value
-        if not _is_number(str(value)) or int(value) < 1:
-            self.fail(f"{value!r} is neither 'auto' nor a number from 1", param, ctx)
-        return int(value)
-
-
-class Boundaries(click.ParamType):
-    """Ascending lengths, separated by commas."""
-
-    name = "n,n,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(_is_number(part) for part in parts):
-            self.fail(f"{value!r} is not a list of lengths, as in 16,64,256", param, ctx)
-        return tuple(int(part) for part in parts)
-
-
-class Splits(click.ParamType):
-    """Names and fractions of splits."""
-
-    name = "name=fraction,…"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, float]:
-        if isinstance(value, dict):
-            return value
-        splits: dict[str, float] = {}
-        for part in str(value).split(","):
-            name, _, fraction = part.partition("=")
-            try:
-                number = float(fraction)
-            except ValueError:
-                self.fail(f"{part!r} is not NAME=FRACTION, as in train=0.9", param, ctx)
-            if name.strip() in splits:
-                self.fail(f"split {name.strip()!r} is named twice", param, ctx)
-            splits[name.strip()] = number
-        return splits
-
-
-class Named(click.ParamType):
-    """NAME=VALUE."""
-
-    name = "name=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = str(value).partition("=")
-        if not (name and equals and text):
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, text
 
 
 def planning_options(command: F) -> F:
@@ -381,7 +302,7 @@ def names_and_options(values: dict[str, Any]) -> tuple[Any, Any]:
             min_count=values["min_count"],
             nan=values["nan"],
             fill=_fill(values["fill"]),
-            normalize=dict(values["normalize"]),
+            normalize=once("normalize", values["normalize"]),
             split_by=values["split_by"],
             split_column=values["split_column"],
             padding=values["padding"],
@@ -400,11 +321,8 @@ def vocabularies(values: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """The vocabularies that the command line gives."""
     from lengthwise.transforms.vocabulary import read_vocabulary
 
-    return {name: read_vocabulary(path) for name, path in values["vocabulary"]}
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    given = once("vocabulary", values["vocabulary"])
+    return {name: read_vocabulary(path) for name, path in given.items()}
 
 
 def _fill(written: str) -> str | float:

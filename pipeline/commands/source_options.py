@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from lengthwise.dataset.errors import UsageError
+from lengthwise.pipeline.commands.value_types import once
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,22 +61,20 @@ def reading_of(values: dict[str, Any]) -> Any:
     """How input files are read, from the values of the command line."""
     from lengthwise.pipeline.sources import SourceOptions, parse_shape
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     for written in values["shape"]:
         name, equals, sizes = written.rpartition("=")
         if not name or not equals:
             raise UsageError(f"--shape {written!r} is not NAME=D or NAME=DxD, as in frames=12")
-        if name in shapes:
-            raise UsageError(f"--shape gives two shapes to '{name}'")
-        shapes[name] = parse_shape(sizes)
-    types = dict(written.partition("=")[::2] for written in values["type"])
+        shapes.append((name, parse_shape(sizes)))
+    types = [written.partition("=")[::2] for written in values["type"]]
     return SourceOptions(
         format=values["format"],
         tokens=values["tokens"],
         group_by=values["group_by"],
         order_by=values["order_by"],
-        types=types,
-        shapes=shapes,
+        types=once("type", types),
+        shapes=once("shape", shapes),
     )
 
 

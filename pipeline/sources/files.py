@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -99,10 +100,7 @@ def _split_of(written: str) -> tuple[str | None, str]:
 
 def _names_of(paths: list[str]) -> dict[str, str]:
     """Paths relative to their common folder."""
-    parts = {
-        path: (path.partition("?")[0] if is_url(path) else Path(path).as_posix()).split("/")
-        for path in paths
-    }
+    parts = {path: _as_named(path).split("/") for path in paths}
     least, greatest = min(parts.values()), max(parts.values())
     shared = 0
     while shared < min(len(least), len(greatest)) - 1 and least[shared] == greatest[shared]:
@@ -112,6 +110,14 @@ def _names_of(paths: list[str]) -> dict[str, str]:
             f"{paths[0]} and {paths[-1]} are in different file systems; bring them into one"
         )
     return {path: "/".join(parts_[shared:]) for path, parts_ in parts.items()}
+
+
+def _as_named(path: str) -> str:
+    """A path as its file is called, however the URL writes it."""
+    if not is_url(path):
+        return Path(path).as_posix()
+    url = path.partition("?")[0]
+    return unquote(url) if url.startswith("file://") else url
 
 
 def _expand(

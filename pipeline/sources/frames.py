@@ -19,13 +19,7 @@ import pyarrow as pa
 from lengthwise.dataset.errors import InputError
 from lengthwise.dataset.reading import SourceOptions
 from lengthwise.dataset.tfrecord import FOOTER_BYTES, FRAME_BYTES, HEADER_BYTES, masked_crc32c
-from lengthwise.pipeline.sources.lines import (
-    TO_THE_END,
-    compression_of,
-    crc_of,
-    open_sequential,
-)
-from lengthwise.pipeline.sources.locations import open_random
+from lengthwise.pipeline.sources.lines import TO_THE_END, open_sequential, scan_file
 from lengthwise.pipeline.sources.source import (
     DAMAGED_RECORD,
     TOO_LARGE,
@@ -68,28 +62,16 @@ def begins_with_record(head: bytes) -> bool:
 
 
 def scan_records(file: InputFile, options: SourceOptions) -> tuple[tuple[Unit, ...], int]:
-    """Cuts a file into units of about `options.unit_bytes`.
-
-    Returns:
-        The units, and the CRC32C of the whole file.
+    """Cuts a file into units of about `options.unit_bytes`, as `scan_file`.
 
     Raises:
         InputError: the file cannot be read, or is no TFRecord file.
     """
-    try:
-        with open_random(file.path) as source:
-            compressed = compression_of(source.read(4)) is not None
-            size = source.size()
-            source.seek(0)
-            if compressed:
-                return (Unit(file, "tfrecord", 0, None, 4 * size, 0, TO_THE_END),), crc_of(source)
-            return _scan(file, options, source, size)
-    except (OSError, pa.ArrowException) as reason:
-        raise InputError(f"{file.path}: cannot be read: {one_line(reason)}") from None
+    return scan_file(file, "tfrecord", lambda source: _scan(file, options, source))
 
 
 def _scan(
-    file: InputFile, options: SourceOptions, source: pa.NativeFile, size: int
+    file: InputFile, options: SourceOptions, source: pa.NativeFile
 ) -> tuple[tuple[Unit, ...], int]:
     units: list[Unit] = []
     lengths = _Lengths(file.path)
@@ -115,8 +97,8 @@ def _scan(
             length = lengths.read(data, record - base, row)
             record, row = record + length + FRAME_BYTES, row + 1
         head = data[record - base :] if record < at else b""
-    if record != size:
-        row -= record > size
+    if record != at:
+        row -= record > at
         raise InputError(f"{file.path}: record {row}: the file ends within a record")
     if record > start:
         cut()

@@ -11,7 +11,7 @@ A compressed file is one range: nobody can begin in the middle of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import crc32c
@@ -75,25 +75,39 @@ class LineBlock:
 def scan_lines(
     file: InputFile, options: SourceOptions, format_: str
 ) -> tuple[tuple[Unit, ...], int]:
-    """Cuts a file into units of about `options.unit_bytes`.
+    """Cuts a file into units of about `options.unit_bytes`, as `scan_file`.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8 text.
+    """
+    return scan_file(file, format_, lambda source: _scan(file, options, format_, source))
+
+
+def scan_file(
+    file: InputFile, format_: str, cut: Callable[[pa.NativeFile], tuple[tuple[Unit, ...], int]]
+) -> tuple[tuple[Unit, ...], int]:
+    """Cuts a file into units; a compressed one is a unit as a whole.
+
+    Args:
+        file: which.
+        format_: of its rows.
+        cut: reads a file that is not compressed from its start to its end, and gives the same.
 
     Returns:
         The units, and the CRC32C of the whole file.
 
     Raises:
-        InputError: the file cannot be read, or is not UTF-8 text.
+        InputError: the file cannot be read.
     """
     try:
         with open_random(file.path) as source:
-            head = source.read(4)
-            if head[:2] in _UTF16_MARKS:
-                raise InputError(f"{file.path}: is UTF-16 text; convert it to UTF-8")
+            compressed = compression_of(source.read(4)) is not None
             size = source.size()
             source.seek(0)
-            if compression_of(head) is not None:
+            if compressed:
                 whole = Unit(file, format_, 0, None, 4 * size, 0, TO_THE_END)
-                return (whole,), crc_of(source)
-            return _scan(file, options, format_, source)
+                return (whole,), _crc_of(source)
+            return cut(source)
     except (OSError, pa.ArrowException) as reason:
         raise InputError(f"{file.path}: cannot be read: {one_line(reason)}") from None
 
@@ -158,7 +172,7 @@ def read_blocks(unit: Unit, options: SourceOptions, block_bytes: int) -> Iterato
         )
 
 
-def crc_of(source: pa.NativeFile) -> int:
+def _crc_of(source: pa.NativeFile) -> int:
     """CRC32C of the rest of a file."""
     crc = 0
     buffer = memoryview(bytearray(_SCAN_BYTES))
@@ -183,6 +197,8 @@ def _scan(
     bytes_ = np.frombuffer(block, np.uint8)
     while size := source.readinto(block):
         crc = crc32c.crc32c(memoryview(block)[:size], crc)
+        if at == 0 and block[:2] in _UTF16_MARKS:
+            raise InputError(f"{file.path}: is UTF-16 text; convert it to UTF-8")
         if at == 0 and block.startswith(_UTF8_MARK):
             start = len(_UTF8_MARK)
         counted = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -69,6 +70,7 @@ def in_file_system(url: str, path: str) -> str:
     host, slash, _ = rest.partition("/")
     _, root = file_system(f"{scheme}://{host}{slash}{query}")
     inner = path[len(root.rstrip("/")) :].lstrip("/")
+    inner = quote(inner) if scheme == "file" else inner
     return f"{scheme}://{host}/{inner}{query}"
 
 

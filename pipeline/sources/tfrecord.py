@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -134,6 +135,9 @@ def _feature_type(
     leaf = _leaf_of(features)
     counts = {len(feature) for feature in features}
     context = name in options.contexts or counts <= {1} or steps_elsewhere
+    if options.sequences and name in options.shapes:
+        # All others are named: this is a label, and as a rule a vector and not one step.
+        context = context or counts <= {0, math.prod(options.shapes[name])}
     if name in options.sequences or not context:
         return pa.list_(with_shape(leaf, options.shapes.get(name, ())))
     if name in options.shapes:

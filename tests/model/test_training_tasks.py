@@ -22,6 +22,8 @@ from lengthwise.model import (
 )
 from lengthwise.model.evaluation import write_evaluation
 
+pytestmark = pytest.mark.usefixtures("quick_kernel")
+
 SCHEMA = Schema(
     (
         Feature("frames", "float32", (2,)),
@@ -74,14 +76,6 @@ def make_rows(count, seed):
             }
         )
     return rows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """The kernel that is traced in half the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LENGTHWISE_KERNEL", "hybrid")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,13 @@ def test_reading_batches_do_not_matter(two_files, tmp_path, reference, batch_row
     assert folder_digest(tmp_path / "out") == reference
 
 
+def test_row_groups_do_not_matter(write_input, tmp_path):
+    for size in (7, 1000):
+        path = write_input("a.parquet", ragged_table(60, seed=1), row_group_size=size)
+        build([path], tmp_path / f"out{size}", names=NAMES, options=OPTIONS)
+    assert folder_digest(tmp_path / "out7") == folder_digest(tmp_path / "out1000")
+
+
 def test_moved_input_gives_the_same_bytes(two_files, tmp_path, reference):
     shutil.copytree(tmp_path / "in", tmp_path / "elsewhere" / "deep")
     build([tmp_path / "elsewhere"], tmp_path / "out", names=NAMES, options=OPTIONS)

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lengthwise.dataset import Manifest, OutputError, PlanOptions, verify
-from lengthwise.dataset.manifest import STAGING_NAME
-from lengthwise.pipeline import FeatureNames, build, building, commit
+from lengthwise.dataset.manifest import REJECTED_NAME, STAGING_NAME
+from lengthwise.pipeline import FeatureNames, build, building, commit, planning
 from lengthwise.pipeline.staging import Staging, is_staging, unit_report_path, write_report
 from tests.pipeline.conftest import folder_digest, ragged_table
 
@@ -109,6 +110,15 @@ def test_killed_builds_with_other_options_in_between_do_no_harm(write_input, tmp
     build([path], out, names=NAMES, options=OPTIONS)
     assert verify(out) == []
     assert folder_digest(out) == folder_digest(tmp_path / "reference")
+
+
+def test_all_rejected_rows_are_listed_whatever_limit_a_killed_build_had(tmp_path, monkeypatch):
+    path, out = tmp_path / "a.jsonl", tmp_path / "out"
+    path.write_text('{"x": [1]}\n' + "{broken\n" * 20)
+    build_and_stop(monkeypatch, planning, "merged_findings", [path], out)
+    build([path], out, options=PlanOptions(max_rejected="100%"))
+    assert Manifest.load(out).accounts["train"].rejected == {"broken line": 20}
+    assert pq.read_table(out / REJECTED_NAME)["row"].to_pylist() == list(range(1, 21))
 
 
 @pytest.mark.parametrize("lost", ["000000.arrow", "000000.json", "staging.json"])

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +24,8 @@ from lengthwise.dataset import (
     SourceOptions,
     verify,
 )
-from lengthwise.pipeline import FeatureNames, build, building, make_plan
+from lengthwise.pipeline import Execution, FeatureNames, build, building, make_plan
+from lengthwise.pipeline.runners import run_pipeline
 from tests.pipeline.conftest import folder_digest, ragged_table
 
 NAMES = FeatureNames(sequences=("frames", "tokens"), labels=("label",))
@@ -60,6 +63,27 @@ def test_every_fault_of_a_row_is_listed_with_its_place_and_reason(tmp_path):
         ("a.jsonl", 2 * number + 1, reason) for number, reason in enumerate(FAULTS.values())
     ]
     assert all(row["raw"] for row in listed)
+
+
+def test_the_text_of_a_long_rejected_row_takes_no_more_memory_than_is_shown(tmp_path):
+    steps = 1_000_000
+    offsets = pa.array([0, steps], pa.int32())
+    values = np.arange(steps, dtype=np.int32)
+    table = pa.table({"x": pa.ListArray.from_arrays(offsets, pa.array(values)), "y": ["a" * 2000]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    names = FeatureNames(sequences=("x",), labels=("y",))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="row 0: overlong sequence"):
+            build(
+                [tmp_path / "a.parquet"],
+                tmp_path / "o",
+                names=names,
+                options=PlanOptions(max_length=9),
+            )
+        assert tracemalloc.get_traced_memory()[1] < 24 * steps
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_row_longer_than_any_record_is_rejected_by_name(tmp_path):
@@ -148,6 +172,15 @@ def test_staged_rows_of_a_file_that_was_replaced_in_secret_are_not_believed(tmp_
     assert folder_digest(out) == folder_digest(tmp_path / "fresh")
 
 
+def test_an_error_of_a_worker_is_said_in_its_own_words():
+    def fail(_: int) -> None:
+        raise PlanError("a.parquet: row 1: does not fit")
+
+    with pytest.raises(PlanError) as error:
+        run_pipeline(lambda pipeline: pipeline | beam.Create([1]) | beam.Map(fail), Execution())
+    assert str(error.value) == "a.parquet: row 1: does not fit"
+
+
 # Builds with a limit on the size of any file that is written, as a disk that fills up.
 _LIMITED = """
 import json, resource, signal, sys
@@ -173,7 +206,7 @@ def test_a_disk_that_fills_up_at_any_stage_is_one_line(tmp_path, write_input, li
     )
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "File too large" in done.stderr
+    assert "File too large" in done.stderr and "while running" not in done.stderr
     now = {name: made for name, made in folder_digest(out).items() if ".staging" not in name}
     assert now == digest
     assert Manifest.load(out).fingerprint == old.fingerprint

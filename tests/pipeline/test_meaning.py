@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lengthwise.dataset import InputError, Manifest, Plan, PlanError, PlanOptions, verify
+from lengthwise.dataset import (
+    InputError,
+    Manifest,
+    Plan,
+    PlanError,
+    PlanOptions,
+    SchemaError,
+    verify,
+)
 from lengthwise.pipeline import Execution, FeatureNames, build
 from lengthwise.transforms import vocabulary
 from tests.pipeline.conftest import folder_digest
@@ -181,6 +189,17 @@ def test_missing_steps_are_filled_as_asked_and_masked_all_the_same(
         assert rows[i]["mask"][: len(values)].tolist() == expected
 
 
+def test_labels_are_neither_filled_nor_padded_with_a_value(write_input, tmp_path):
+    table = with_rows(x=[[1.0, 2.0, 3.0]], y=[[7, 8, None]])
+    names = FeatureNames(sequences=("x",), labels=("y",), contexts=("row",))
+    options = PlanOptions(fill=5.0, pad_value=-1.0, align=4)
+    path = write_input("a.parquet", table)
+    row = decoded(build([path], tmp_path / "out", names=names, options=options))[0]
+    assert row["y"].tolist() == [7, 8, 0, 0]
+    assert row["x"].tolist() == [1, 2, 5, -1]
+    assert row["mask"].tolist() == [True, True, False, False]
+
+
 def test_a_fill_past_the_range_of_the_integers_fits(write_input, tmp_path):
     table = with_rows(x=pa.array([[1, None]], pa.list_(pa.int64())))
     options = PlanOptions(fill=-300.0)
@@ -191,8 +210,9 @@ def test_a_fill_past_the_range_of_the_integers_fits(write_input, tmp_path):
         1,
         -300,
     ]
-    with pytest.raises(PlanError, match="holds integers"):
-        build([path], tmp_path / "half", names=WITH_ROW, options=PlanOptions(fill=0.5))
+    for wrong in ({"fill": 0.5}, {"fill": 2.0**63}, {"pad_value": -1e30}):
+        with pytest.raises(PlanError, match="holds integers; give an integer of 64 bits"):
+            build([path], tmp_path / "wrong", names=WITH_ROW, options=PlanOptions(**wrong))
 
 
 @pytest.mark.parametrize(("nan", "mask"), [("missing", [True, False]), ("keep", [True, True])])
@@ -244,6 +264,20 @@ def test_normalisation_takes_its_constants_from_the_training_split(write_input, 
         found = steps_of(decoded(normal, split))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert not decoded(normal)[0]["x"][decoded(normal)[0]["length"] :].any()
+
+
+@pytest.mark.parametrize("kind", ["list", "struct", "nanoseconds"])
+@pytest.mark.parametrize("option", ["split_by", "split_column"])
+def test_rows_are_split_by_plain_values_only(write_input, tmp_path, option, kind):
+    column = {
+        "list": pa.array([[1]]),
+        "struct": pa.array([{"a": 1}]),
+        "nanoseconds": pa.array([1], pa.timestamp("ns")),
+    }[kind]
+    path = write_input("a.parquet", with_rows(x=[[1.0]], by=column))
+    names = FeatureNames(sequences=("x",))
+    with pytest.raises(SchemaError, match=r"column 'by' is .*; rows are split by strings, numbers"):
+        build([path], tmp_path / "out", names=names, options=PlanOptions(**{option: "by"}))
 
 
 def test_log1p_is_refused_where_it_is_not_defined(write_input, tmp_path):

@@ -90,6 +90,31 @@ def test_a_plan_of_other_lengths_of_the_same_values_is_refused(write_input, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("planned", "built"),
+    [
+        ({"x": [[1.0, 2.0, 5.0]]}, {"x": [[1.0, 4.0, 5.0]]}),
+        ({"x": [[1]] * 4, "y": list("aabb")}, {"x": [[1]] * 4, "y": list("abbb")}),
+    ],
+)
+def test_a_plan_of_other_values_between_the_same_bounds_is_refused(
+    write_input, tmp_path, planned, built
+):
+    path = write_input("a.parquet", pa.table(planned))
+    names = FeatureNames(sequences=("x",), labels=tuple(planned.keys() - {"x"}))
+    plan = make_plan([path], names=names, options=PlanOptions())
+    write_input("a.parquet", pa.table(built))
+    with pytest.raises(PlanError, match=r"of another input: feature '[xy]' has other values"):
+        build([path], tmp_path / "out", plan=plan)
+
+
+def test_a_vocabulary_beside_a_plan_is_refused(write_input, tmp_path):
+    path = write_input("a.parquet", pa.table({"w": [["a"]]}))
+    plan = make_plan([path], names=FeatureNames(), options=PlanOptions())
+    with pytest.raises(PlanError, match="a plan holds the features, the options and the vocab"):
+        build([path], tmp_path / "out", plan=plan, vocabularies={"w": ("b",)})
+
+
 def test_the_command_prints_the_curve_and_the_buckets(run, two_files, tmp_path):
     output = tmp_path / "plan.json"
     code, printed, _ = run("plan", *two_files, "-o", output, "--buckets", 4, "--align", 1)

@@ -17,6 +17,8 @@ from lengthwise.model import Run, TrainConfig, load_run, read_dataset, train
 from lengthwise.pipeline import FeatureNames, build, predicting
 from lengthwise.pipeline.sources import SourceOptions
 
+pytestmark = pytest.mark.usefixtures("quick_kernel")
+
 TYPES = pa.schema(
     [
         ("tokens", pa.list_(pa.string())),
@@ -54,14 +56,6 @@ def make_rows(count, seed=0):
             }
         )
     return rows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """The kernel that is traced in half the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LENGTHWISE_KERNEL", "hybrid")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lengthwise.dataset import InputError
 from lengthwise.pipeline.sources import InputFile, SourceOptions, agree_on_columns, open_file
+from lengthwise.pipeline.sources.groups import GroupAssembler
 from tests.pipeline.sources.conftest import read_all
 
 BY_ID = SourceOptions(group_by="id")
@@ -256,12 +257,29 @@ def test_headers_that_do_not_fit_are_refused(write, text, options, says):
 def test_a_group_past_the_limit_is_broken(write):
     small, large = "a,1\na,2\n", "b,1\n" * 500
     path = write("a.csv", "id,x\n" + small + large + "c,3\n")
-    for limit, broken in ((4 * 500, {}), (4 * 500 - 1, {1: "row too large"})):
+    # An integer takes 8 bytes, more than its line.
+    assert read_all(path, SourceOptions(group_by="id", max_row_bytes=8 * 510)).broken == {}
+    for limit in (8 * 500 - 1, 1000):
         reading = read_all(path, SourceOptions(group_by="id", max_row_bytes=limit))
-        assert reading.broken == broken or broken == {}
-    reading = read_all(path, SourceOptions(group_by="id", max_row_bytes=1000))
+        assert reading.broken == {1: "row too large"}
+        assert reading.rows[2] == {"id": "c", "x": [3]}
+
+
+def test_a_group_past_the_limit_is_not_kept_and_does_not_come_out_short(write, monkeypatch):
+    monkeypatch.setattr("lengthwise.pipeline.sources.csv._BLOCK_BYTES", 200)
+    kept, add = [], GroupAssembler.add
+
+    def watched(self, block, lines):
+        yield from add(self, block, lines)
+        kept.append(sum(steps.num_rows for steps in self._open.steps))
+
+    monkeypatch.setattr(GroupAssembler, "add", watched)
+    path = write("a.csv", "id,x\n" + "a,1\n" + "b,1\n" * 5000 + "c,3\n")
+    reading = read_all(path, SourceOptions(group_by="id", sequences=("x",), max_row_bytes=1000))
     assert reading.broken == {1: "row too large"}
-    assert reading.rows[2] == {"id": "c", "x": [3]}
+    assert reading.named[0].raw == "b"
+    assert reading.rows == {0: {"id": "a", "x": [1]}, 2: {"id": "c", "x": [3]}}
+    assert max(kept) < 1000 / 4 + 200
 
 
 def test_a_line_past_the_limit_breaks_its_group(write):

@@ -124,6 +124,20 @@ def test_a_build_from_urls_gives_the_same_bytes(three_files, tmp_path):
     assert folder_digest(tmp_path / "urls") == folder_digest(tmp_path / "paths")
 
 
+@pytest.mark.parametrize("what", ["folder", "file", "glob"])
+def test_a_url_may_write_spaces_and_letters_as_percents(tmp_path, what):
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    for name in ("é x.jsonl", "100% %41.jsonl"):
+        (folder / name).write_bytes(LINES)
+    place = {"folder": folder, "file": folder / "100% %41.jsonl", "glob": folder / "*.jsonl"}[what]
+    build([place], tmp_path / "paths")
+    url = place.as_uri().replace("%2A", "*")
+    assert "%20" in url
+    build([url], tmp_path / "urls")
+    assert folder_digest(tmp_path / "urls") == folder_digest(tmp_path / "paths")
+
+
 @pytest.fixture
 def bucket():
     """A file system in memory, which is not this machine's: no shortcut works."""

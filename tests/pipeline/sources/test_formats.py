@@ -209,7 +209,10 @@ def test_the_command_line_reads_all_formats(run, tmp_path):
         (["--shape", "x"], "is not NAME=D or NAME=DxD"),
         (["--shape", "x=a"], "is no shape: write sizes, as in 12 or 4x3"),
         (["--shape", "x=0"], "sizes are integers from 1"),
-        (["--shape", "x=1", "--shape", "x=2"], "gives two shapes to 'x'"),
+        (["--shape", "x=1", "--shape", "x=2"], "--shape is given twice for 'x'"),
+        (["--type", "x=int", "--type", "x=float"], "--type is given twice for 'x'"),
+        (["--normalize", "x=zscore", "--normalize", "x=minmax"], "given twice for 'x'"),
+        (["--vocabulary", "x=a", "--vocabulary", "x=b"], "--vocabulary is given twice for 'x'"),
         (["--type", "x=number"], "type 'number' of 'x' is none of int, float, bool, string"),
         (["--order-by", "t"], "give --group-by as well"),
         (["--format", "xml"], "is not one of"),
@@ -220,6 +223,21 @@ def test_wrong_options_are_wrong_usage(run, tmp_path, options, says):
     code, _, error = run("plan", tmp_path / "a.jsonl", "-o", tmp_path / "p", *options)
     assert code == 2
     assert says in " ".join(error.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--shape", "y=2"], "no column 'y', which was given a shape or a type; columns are: x"),
+        (["--type", "y=int"], "no column 'y', which was given a shape or a type; columns are: x"),
+        (["--shape", "x=2x2"], "column 'x' is list<item: list<item: int64>>"),
+    ],
+)
+def test_shapes_and_types_of_what_is_not_there_are_refused(run, tmp_path, options, says):
+    pq.write_table(pa.table({"x": [[[1, 2], [3, 4]]]}), tmp_path / "a.parquet")
+    code, _, error = run("plan", tmp_path / "a.parquet", "-o", tmp_path / "p", *options)
+    assert code == 1
+    assert says in error
 
 
 def test_the_command_line_knows_the_formats_that_there_are():

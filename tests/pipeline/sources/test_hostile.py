@@ -161,6 +161,19 @@ def test_absurd_sizes_of_a_parquet_footer_are_refused(tmp_path, footer):
         read_all(path)
 
 
+def test_a_flipped_bit_in_a_page_of_parquet_is_found(tmp_path):
+    path = tmp_path / "a.parquet"
+    column = pa.array([list(range(200))] * 9, pa.list_(pa.int64()))
+    table = pa.table({"x": column})
+    plain = {"use_dictionary": False, "compression": "none", "write_page_checksum": True}
+    pq.write_table(table, path, **plain)
+    data = path.read_bytes()
+    at = data.index(struct.pack("<3q", 100, 101, 102))
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(InputError, match=r"a\.parquet: row group 0 cannot be read: .*checksum"):
+        read_all(path)
+
+
 def test_a_thousand_broken_lines_do_not_make_the_others_wait(write):
     lines = ['{"x": [1, 2]}', "{broken}"] * 5000
     reading = read_all(write("a.jsonl", "\n".join(lines)))

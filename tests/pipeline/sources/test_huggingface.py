@@ -131,6 +131,8 @@ def test_the_format_can_be_asked_for(tmp_path):
     [
         ("state.json", '{"_data_files": [{"filename": "../other.arrow"}]}', "is no name of a file"),
         ("state.json", '{"_data_files": [{"filename": "/etc/passwd"}]}', "is no name of a file"),
+        ("state.json", '{"_data_files": [{"filename": "a\\u0000"}]}', "is no name of a file"),
+        ("state.json", '{"_data_files": [{"filename": "..\\\\a"}]}', "is no name of a file"),
         ("state.json", '{"_data_files": [{}]}', "is no name of a file"),
         ("state.json", "{}", "names no data files"),
         ("state.json", "[" * 100_000, "not valid JSON"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lengthwise.dataset import InputError
-from lengthwise.dataset.tfrecord import frame_record, read_records, write_records
+from lengthwise.dataset.tfrecord import frame_record, masked_crc32c, read_records, write_records
 from lengthwise.pipeline.sources import SourceOptions
 from lengthwise.pipeline.sources.example_message import parse_example
 from tests.pipeline.sources import example_protos as protos
@@ -70,6 +71,23 @@ def test_shapes_make_vectors_of_flat_lists(write_examples):
     reading = read_all(path, options)
     assert reading.rows == {0: {"v": [[[1], [2]], [[3], [4]]], "c": [1, 2]}}
     assert reading.broken == {1: "ragged inner vectors", 2: "ragged inner vectors"}
+
+
+def test_a_label_whose_values_are_always_those_of_its_shape_has_one_a_row(write_examples):
+    path = write_examples(
+        [
+            protos.example_of({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0], "t": [1, 2, 3, 4]}),
+            protos.example_of({"x": [5.0, 6.0], "y": [3.0, 4.0], "t": [5, 6]}),
+        ]
+    )
+    options = SourceOptions(shapes={"x": (2,), "y": (2,), "t": (2,)}, sequences=("x",))
+    assert types_of(read_all(path, options)) == {
+        "t": "list<item: fixed_size_list<item: int64>[2]>",
+        "x": "list<item: fixed_size_list<item: float>[2]>",
+        "y": "fixed_size_list<item: float>[2]",
+    }
+    options = SourceOptions(shapes={"x": (2,), "y": (2,)}, sequences=("x", "y"))
+    assert types_of(read_all(path, options))["y"].startswith("list<")
 
 
 def test_sequence_examples(write_examples):
@@ -175,6 +193,15 @@ def test_a_record_past_the_limit_is_broken(write_examples):
         reading = read_all(place, SourceOptions(max_row_bytes=4000))
         assert reading.broken == {1: "row too large", 3: "row too large"}
         assert {n: row["x"] for n, row in reading.rows.items()} == {0: [1, 2], 2: [1, 2]}
+
+
+def test_a_record_that_claims_to_be_huge_is_refused_unread(write):
+    good = frame_record(protos.example_of({"x": [1, 2]}))
+    length = struct.pack("<Q", 1 << 45)
+    claim = length + struct.pack("<I", masked_crc32c(length))
+    path = write("a.tfrecord.gz", gzip.compress(good + claim + bytes(1000)))
+    with pytest.raises(InputError, match=r"a\.tfrecord\.gz: record 2: the file ends within"):
+        read_all(path)
 
 
 def test_a_file_of_something_else_is_refused(write):
