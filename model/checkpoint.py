@@ -81,6 +81,8 @@ def load_state(path: Path, variables: Mapping[str, Sequence[Any]]) -> dict[str, 
         for name, variable in expected.items():
             if values[name].shape != tuple(variable.shape):
                 raise ValueError(f"'{name}' has the shape {values[name].shape}")
+            if values[name].dtype != variable.dtype:
+                raise ValueError(f"'{name}' is {values[name].dtype}")
         document = json.loads(values[_DOCUMENT].tobytes())
         if not isinstance(document, dict):
             raise ValueError("it holds no document")

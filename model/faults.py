@@ -10,7 +10,7 @@ import tensorflow as tf
 from lengthwise.dataset import LengthwiseError, Manifest
 from lengthwise.dataset.schema import MASK
 from lengthwise.model.epochs import Epochs
-from lengthwise.model.fit_model import FitModel, global_norm
+from lengthwise.model.fit_model import FitModel
 from lengthwise.model.losses import loss_terms
 from lengthwise.model.read_options import ReadOptions
 from lengthwise.model.strategies import RunData
@@ -100,7 +100,8 @@ def _finite_rows(model: FitModel, features: Any, labels: Any) -> np.ndarray:
             outputs = model.network(one, training=False)
             terms = loss_terms(model.task, outputs, labels[row : row + 1], mask=one[MASK])
             loss = tf.reduce_sum(terms.losses)
-        norm = global_norm(tape.gradient(loss, model.network.trainable_variables))
+        gradients = tape.gradient(loss, model.network.trainable_variables)
+        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
         finite.append(bool(tf.math.is_finite(loss + norm)))
     return np.array(finite)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -66,16 +65,20 @@ class FitModel(keras.Model):
             extra = [tf.cast(loss, tf.float32) for loss in self.network.losses]
             mine += tf.add_n(extra) / replicas if extra else 0.0
             scaled = self.optimizer.scale_loss(mine)
-        gradients = tape.gradient(scaled, variables)
+        unconnected = tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(scaled, variables, unconnected_gradients=unconnected)
+        # An embedding has as many parts of a gradient for an id as it came; norm and squares of the
+        # gradient are those of their sum.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if replicas > 1:
             gradients = self._reduced(gradients, replicas)
         finite = tf.math.is_finite(total)
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             # That one looks for the largest scale at which gradients are numbers.
-            finite &= tf.math.is_finite(global_norm(gradients))
+            finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
         # Weights stay what they were before a loss or gradient that is no number, to look for its
         # rows.
-        gradients = [_where_finite(finite, gradient) for gradient in gradients]
+        gradients = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
         self.optimizer.apply(gradients, variables)
         self.numbers.update_state(terms, features[MASK])
         self.numbers.spoil(~finite)
@@ -110,8 +113,9 @@ class FitModel(keras.Model):
 
     def _reduced(self, gradients: list[Any], replicas: int) -> list[Any]:
         """Gradients of all replicas together, clipped, and so that their sum is that again."""
-        whole = _sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
-        whole, _ = tf.clip_by_global_norm(whole, self.clip_norm)
+        whole = _sum_over_replicas(gradients)
+        # Gradients in half precision are those of a scaled loss.
+        whole, _ = tf.clip_by_global_norm(whole, self.optimizer.scale_loss(self.clip_norm))
         return [gradient / replicas for gradient in whole]
 
     def _maybe_symbolic_build(self, *args: Any, **kwargs: Any) -> None:
@@ -119,22 +123,8 @@ class FitModel(keras.Model):
         return None
 
 
-def global_norm(gradients: Sequence[Any]) -> tf.Tensor:
-    """The norm of all gradients together; no number where one of them is none."""
-    return tf.linalg.global_norm([gradient for gradient in gradients if gradient is not None])
-
-
 def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-
-
-def _where_finite(finite: tf.Tensor, gradient: Any) -> Any:
-    if gradient is None:
-        return None
-    if isinstance(gradient, tf.IndexedSlices):
-        values = tf.where(finite, gradient.values, tf.zeros((), gradient.values.dtype))
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.where(finite, gradient, tf.zeros((), gradient.dtype))

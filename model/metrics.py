@@ -67,7 +67,8 @@ class TaskMetrics(keras.metrics.Metric):
             return
         if self.task.kind == MULTILABEL:
             there = tf.cast(terms.targets, tf.float64) * tf.cast(real, tf.float64)  # (B, K)
-            given = tf.cast(terms.outputs > 0, tf.float64) * tf.cast(real, tf.float64)
+            # As in predictions: a probability of one half is enough.
+            given = tf.cast(terms.outputs >= 0, tf.float64) * tf.cast(real, tf.float64)
             self._add(
                 self.hits, tf.cast(tf.equal(there, given), tf.float64) * tf.cast(real, tf.float64)
             )

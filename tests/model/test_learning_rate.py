@@ -99,5 +99,8 @@ def test_training_stops_after_epochs_that_were_no_better():
     # 0.6 is not better than 0.6, and a higher accuracy is.
     _, progress, stopped = judged([0.5, 0.6, 0.6, 0.7, 0.7], patience=2, monitor="accuracy")
     assert (progress.best_epoch, progress.waited, stopped) == (4, 1, False)
-    _, progress, stopped = judged([0.5, 0.6, 0.6, 0.4], patience=2, monitor="accuracy")
+    values = [0.5, 0.6, 0.6, 0.4]
+    rates, progress, stopped = judged(values, patience=2, plateau_patience=1, monitor="accuracy")
+    # Only its schedule lowers the rate.
+    assert rates == [1, 1, 1, 1]
     assert (progress.best_epoch, progress.stopped, stopped) == (2, True, True)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from lengthwise.dataset import Feature
-from lengthwise.model import NetworkInput, NetworkOutput, TrainConfig, build_network
+from lengthwise.model import (
+    MeanPooling,
+    NetworkInput,
+    NetworkOutput,
+    TrainConfig,
+    build_network,
+)
 from lengthwise.model.fit_model import FitModel
+from lengthwise.model.learning_rate import LearningRate, build_optimizer
 from lengthwise.model.losses import balanced_class_weights, loss_terms
 from lengthwise.model.metrics import TaskMetrics
 from lengthwise.model.task import Task
@@ -168,6 +177,95 @@ def test_the_numbers_are_those_of_the_formulas(case):
     assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
     assert found["accuracy"] == pytest.approx(hits.mean())
     assert found["macro_f1"] == pytest.approx(np.mean(scores))
+
+
+TOKEN = Feature("token", "int64")
+
+
+def trained_on(batches, optimizer):
+    """Changes of the weights of a small network of ids by a step on each batch."""
+    label = label_of("int64")
+    task = Task("classify", label, (TOKEN,), {"token": 3}, (3, 7))
+    keras.utils.set_random_seed(3)
+    config = TrainConfig(units=2, embedding_size=2, dropout=0.0)
+    network = build_network([NetworkInput(TOKEN, 3)], NetworkOutput.of(task), config)
+    model = FitModel(network, task)
+    model.compile(optimizer=optimizer)
+    before = network.get_weights()
+    for tokens, labels in batches:
+        tokens = np.array(tokens)
+        model.train_step(({"token": tokens, "mask": np.ones(tokens.shape, bool)}, labels))
+    return [new - old for old, new in zip(before, network.get_weights(), strict=True)]
+
+
+# The same id again and again, as most words are.
+TOKENS, LABELS = [[1, 1, 1, 2], [1, 1, 2, 1], [2, 1, 1, 1], [1, 2, 1, 1]], [3, 3, 3, 7]
+
+
+def test_the_gradient_of_an_embedding_counts_an_id_that_comes_often_once():
+    changes = trained_on([(TOKENS, LABELS)], keras.optimizers.SGD(1.0, global_clipnorm=0.01))
+    norm = np.sqrt(sum(np.square(change).sum() for change in changes))
+    assert norm == pytest.approx(0.01, rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", [1e9, 0.01])
+def test_accumulated_batches_make_the_step_of_the_large_batch(clip):
+    halves = [(TOKENS[:2], LABELS[:2]), (TOKENS[2:], LABELS[2:])] * 2
+    config = TrainConfig(clip_norm=clip, accumulate_steps=2)
+    found = trained_on(halves, build_optimizer(config, LearningRate(config, steps=4)))
+    config = TrainConfig(clip_norm=clip)
+    whole = [(TOKENS, LABELS)] * 2
+    expected = trained_on(whole, build_optimizer(config, LearningRate(config, steps=2)))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_gradient_of_a_scaled_loss_is_clipped_as_if_it_were_not_scaled(case):
+    task, network, _ = case
+    model: Any = FitModel(network, task, clip_norm=0.5)
+    model.compile(optimizer=build_optimizer(TrainConfig(precision="mixed_float16"), 0.1))
+    model.optimizer.build(network.trainable_variables)
+    scale = float(model.optimizer.scale_loss(1.0))
+    assert scale > 1
+    (clipped,) = model._reduced([tf.constant([3.0 * scale, 4.0 * scale])], 1)
+    np.testing.assert_allclose(clipped, [0.3 * scale, 0.4 * scale], rtol=1e-6)
+
+
+def test_a_step_of_training_has_dropout_and_the_losses_of_layers():
+    task = TASKS["classify"]
+    features, labels, weights = padded_batch(task)
+    frames = keras.Input((None, 2), name="frames")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    pooled = MeanPooling()(frames, mask=mask)
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5), name="dense")
+    network = keras.Model([frames, mask], keras.layers.Dropout(0.99)(dense(pooled)))
+    model = FitModel(network, task)
+    model.compile(optimizer=keras.optimizers.SGD(1.0))
+    before = network.get_weights()[0]
+    model.train_step((features, labels, weights))
+    # All that is left of the logits are a few; the gradient of the regularizer is the kernel.
+    change = before - network.get_weights()[0]
+    assert np.isclose(change, before, atol=1e-6).mean() >= 0.5
+
+
+def test_a_label_of_several_is_given_at_one_half_as_in_predictions():
+    task = TASKS["multilabel"]
+    terms = loss_terms(task, np.zeros((1, 3), np.float32), [[1, 1, 0]], mask=None)
+    metrics = TaskMetrics(task)
+    metrics.update_state(terms, np.ones((1, 2), bool))
+    assert np.asarray(metrics.given).tolist() == [1, 1, 1]
+    assert float(metrics.hits) == 2
+
+
+def test_sums_of_metrics_count_beyond_what_float32_does():
+    task = TASKS["classify"]
+    metrics = TaskMetrics(task)
+    metrics.items.assign(2.0**24)
+    features, labels, _ = padded_batch(task)
+    terms = loss_terms(task, np.zeros((1, 3), np.float32), labels[:1], mask=None)
+    metrics.update_state(terms, features["mask"][:1])
+    assert float(metrics.items) == 2.0**24 + 1
 
 
 def test_nan_in_padding_does_no_harm_to_a_step_of_training(case):
