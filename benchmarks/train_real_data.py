@@ -285,9 +285,11 @@ Adam, learning rate and number of batches, with `bucket_by_sequence_length` at t
 Lengthwise planned, and `Bidirectional(LSTM)` with mask. XLA is off. It holds all rows in memory;
 Lengthwise reads its files. Keras's operations may differ from run to run; those of Lengthwise are
 deterministic, which has its cost. From the same weights and the same batches, without dropout, both
-train alike: losses to 1e-5, weights to 1e-4 (`tests/model/test_keras_twin.py`). So a difference in
-accuracy comes from other random numbers; of few seeds it says little: one row of JapaneseVowels is
-0.0027. What `padded_batch` costs, `benchmarks/epoch_against_keras.py` says.
+train alike: losses to 1e-5, weights to 1e-4 (`tests/model/test_keras_twin.py`, where Keras is made
+to sum the gradients of an id that comes often in a batch; by itself it clips and squares each). So
+a difference in accuracy comes from other random numbers, and for ids from that; of few seeds it
+says little: one row of JapaneseVowels is 0.0027. What `padded_batch` costs,
+`benchmarks/epoch_against_keras.py` says.
 
 *CPU time of an epoch* is that of the whole process on one thread, without its start and the tracing
 of its first epoch: reading batches, training, validation and saving the best weights; with

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -22,7 +21,14 @@ from lengthwise.model.fit_model import FitModel
 from lengthwise.model.learning_rate import LearningRate
 from lengthwise.model.metrics import better
 from lengthwise.model.progress import number_order
-from lengthwise.model.run import HISTORY_NAME, STATE_NAME, TENSORBOARD_FOLDER, Run, write_table
+from lengthwise.model.run import (
+    HISTORY_NAME,
+    STATE_NAME,
+    TENSORBOARD_FOLDER,
+    Run,
+    replace_synced,
+    write_table,
+)
 from lengthwise.model.strategies import RunData
 
 
@@ -183,7 +189,7 @@ class Journal(keras.callbacks.Callback):
         row = {
             "epoch": epoch + 1,
             **{name: logs[name] for name in sorted(logs, key=number_order)},
-            "learning_rate": float(self.rate(self.fitted.optimizer.iterations)),
+            "learning_rate": float(self.fitted.optimizer.learning_rate),
             **self._pace,
             "seconds": round(self._epoch_seconds, 3),
         }
@@ -196,7 +202,7 @@ class Journal(keras.callbacks.Callback):
                 best = self.run.checkpoint("best")
                 temporary = best.with_name(f".{best.name}")
                 shutil.copyfile(self.run.checkpoint("last"), temporary)
-                os.replace(temporary, best)
+                replace_synced(temporary, best)
             write_table(self.run.path / HISTORY_NAME, progress.history)
             self._write_boards(row)
         # Last, so that all that the state speaks of is there.

@@ -16,10 +16,12 @@ RUN/
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,8 +96,35 @@ class Run:
             raise UsageError(f"checkpoint '{which}' is none of {', '.join(CHECKPOINTS)}")
         return self.path / f"{which}.keras"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder, and keeps other processes from training in it.
+
+        Raises:
+            OutputError: it cannot be made, or another process trains in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as reason:
+            raise OutputError(f"{self.path}: cannot be a run folder: {reason.strerror}") from None
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"{self.path}: another process is training in it; wait for its end, or give "
+                    "another --run-dir"
+                ) from None
+            except OSError:
+                # Not all network file systems have locks.
+                pass
+            yield
+        finally:
+            os.close(folder)
+
     def create(self, plan: StoragePath, *, fresh: bool = False) -> None:
-        """Makes the folder ready for the run, or finds it half done.
+        """Makes the folder, which is `held`, ready for the run, or finds it half done.
 
         Args:
             plan: the `plan.json` of the dataset.
@@ -105,11 +134,7 @@ class Run:
             OutputError: the folder holds another run, a run on a dataset that was built again
                 since, or something that is no run.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            inside = sorted(os.listdir(self.path))
-        except OSError as reason:
-            raise OutputError(f"{self.path}: cannot be a run folder: {reason.strerror}") from None
+        inside = sorted(os.listdir(self.path))
         if CONFIG_NAME in inside:
             if not fresh:
                 self._check_same(_read_config(self.path).members)
@@ -163,7 +188,7 @@ missing); make one with `lengthwise train`
         path = self.checkpoint(which)
         temporary = path.with_name(f".{path.name}")
         network.save(temporary)
-        os.replace(temporary, path)
+        replace_synced(temporary, path)
 
     def load_model(self, which: str) -> Any:
         """Reads the network of a checkpoint.
@@ -189,7 +214,11 @@ missing); make one with `lengthwise train`
         except Exception as reason:
             cause = str(reason).strip().partition("\n")[0]
             own = self.config.build_model
-            hint = f"; import the module of {own} before, which knows its layers" if own else ""
+            hint = (
+                f"; import the module that knows its layers before: --build-model {own}"
+                if own
+                else ""
+            )
             raise CorruptDataError(f"{path}: cannot be read: {cause}{hint}") from reason
 
     def _has_plan(self) -> bool:
@@ -251,10 +280,17 @@ def replace_text(path: Path, text: str) -> None:
     _replace_bytes(path, text.encode("utf-8"))
 
 
+def replace_synced(temporary: Path, path: Path) -> None:
+    """Puts a file in the place of another; one of both is there, whole, even after a power cut."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def _replace_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    replace_synced(temporary, path)
 
 
 def _read_config(folder: Path) -> Fields:

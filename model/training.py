@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,37 +146,39 @@ missing); make one with `lengthwise build`
         model = fit_model(network, task, config, rate)
 
     writes = is_chief(strategy)
-    if writes:
-        run.create(manifest.root / PLAN_NAME, fresh=fresh)
-    # All take up the same state, so nobody may look for it before it is known to be of this run.
-    wait_for_all(strategy)
-    journal = Journal(
-        run,
-        model,
-        rate,
-        data,
-        steps_per_epoch=steps_per_epoch,
-        validation_split=validation_split,
-        writes=writes,
-    )
-    journal.resume()
-    progress = journal.progress
-    resumed_at = progress.epoch * steps_per_epoch + progress.step
-    _fit(model, journal, data, validation_split, console=console if writes else None)
-    result = TrainResult(
-        run,
-        tuple(progress.history),
-        progress.best_epoch,
-        progress.seconds,
-        resumed_at,
-        dict(progress.unseen),
-    )
-    if writes:
-        # Matplotlib takes a while to load, and only who draws needs it.
-        from lengthwise.model.plots import plot_curves
+    with run.held() if writes else nullcontext():
+        if writes:
+            run.create(manifest.root / PLAN_NAME, fresh=fresh)
+        # All take up the same state, so nobody may look for it before it is known to be of this
+        # run.
+        wait_for_all(strategy)
+        journal = Journal(
+            run,
+            model,
+            rate,
+            data,
+            steps_per_epoch=steps_per_epoch,
+            validation_split=validation_split,
+            writes=writes,
+        )
+        journal.resume()
+        progress = journal.progress
+        resumed_at = progress.epoch * steps_per_epoch + progress.step
+        _fit(model, journal, data, validation_split, console=console if writes else None)
+        result = TrainResult(
+            run,
+            tuple(progress.history),
+            progress.best_epoch,
+            progress.seconds,
+            resumed_at,
+            dict(progress.unseen),
+        )
+        if writes:
+            # Matplotlib takes a while to load, and only who draws needs it.
+            from lengthwise.model.plots import plot_curves
 
-        plot_curves(run.path / CURVES_NAME, result.history, best_epoch=result.best_epoch)
-        _write_metrics(result, manifest, validation_split)
+            plot_curves(run.path / CURVES_NAME, result.history, best_epoch=result.best_epoch)
+            _write_metrics(result, manifest, validation_split)
     return result
 
 
