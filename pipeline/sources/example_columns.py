@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -161,7 +161,7 @@ def _plain(feature: FeatureValue, leaf: pa.DataType) -> tuple[list[Any], str | N
     if isinstance(values, np.ndarray):
         if pa.types.is_floating(leaf):
             values = values.astype(np.float32 if leaf == pa.float32() else np.float64)
-        return values.tolist(), None
+        return cast(list[Any], values.tolist()), None
     if not pa.types.is_string(leaf):
         return values, None
     try:

@@ -104,5 +104,6 @@ def test_a_model_is_measured_and_left_as_it_was(write_dataset, make_rows, model)
 def test_a_model_without_optimizer_is_refused(write_dataset, make_rows):
     path = write_dataset({"train": make_rows(5)})
     inputs = keras.Input((None, 2))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
     with pytest.raises(UsageError, match="compiled"):
-        find_batch_sizes(keras.Model(inputs, inputs), path, memory_limit=1)
+        find_batch_sizes(model, path, memory_limit=1)
