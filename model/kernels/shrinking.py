@@ -8,13 +8,15 @@ Rows are sorted, longest first; at step t the first n(t) of them run:
     c      0 1 2 3              chunks of time, here of four steps, are unrolled in the loop's body
     d      0 1
 
-A step is one product of the inputs, a one and the state of its rows with all weights, that of the
-one being the bias, and single operations on the result. That product is done by oneDNN, at twice
-the rate of the one inside of TensorFlow's fused LSTM operations; from some 100 units on it is most
-of the work, and the loop is faster than they are. It is a batch of four, a product for each gate,
-so that gates come out apart and nothing has to split them. Nothing is computed for a masked step,
-nor is anything but the real steps ever laid out in another order: the inputs of a chunk are
-gathered from the batch as it is, and outputs are put in their places once.
+A step is a product for each gate, of the inputs, a one and the state of its rows with the weights,
+that of the one being the bias, and single operations on the results. Those products are done by
+oneDNN, at twice the rate of the ones inside of TensorFlow's fused LSTM operations; from some 100
+units on they are most of the work, and the loop is faster than they are. Gates come out apart, so
+that nothing has to split them. TensorFlow leaves a product that fits the second cache to one
+thread, so that the loops of two directions run beside each other; it shares a batch of products, or
+one for all gates of a wide layer, and threads then wait for each other at every step. Nothing is
+computed for a masked step, nor is anything but the real steps ever laid out in another order: the
+inputs of a chunk are gathered from the batch as it is, and outputs are put in their places once.
 
 Backward, only what must be sequential runs step by step: one product with the recurrent weights.
 Gradients of inputs and weights are products over all steps of a chunk, added up chunk by chunk, so
@@ -152,15 +154,16 @@ def _run(
         for j in range(CHUNK):
             t = start + j
             h, c = tf.slice(h, [0, 0], size[j]), tf.slice(c, [0, 0], size[j])
-            joined = tf.expand_dims(tf.concat([inputs[j], h], axis=1), 0)
-            values = tf.tanh(tf.matmul(joined, weights))  # (4, n, H)
-            i, f, o, candidate = _open(values)
+            joined = tf.concat([inputs[j], h], axis=1)
+            values = [tf.tanh(tf.matmul(joined, gate)) for gate in weights]
+            i, f, o = (0.5 * value + 0.5 for value in values[:3])
+            candidate = values[3]
             c = f * c + i * candidate
             h = o * tf.tanh(c)
             if sequences:
                 outputs = outputs.write(t, h)
             if keep:
-                gates = gates.write(t, values)
+                gates = gates.write(t, tf.stack(values))
                 cells = cells.write(t, c)
             if last:
                 after = size[j + 1] * [1, 0]
@@ -328,20 +331,20 @@ def _stitch(
     return tf.reshape(placed, tf.concat([tf.shape(steps.mask), [count, units]], axis=0))
 
 
-def _by_gate(direction: Direction) -> tf.Tensor:
-    """Weights of input, forget, output and candidate, (4, D + 1 + H, H); the row amid is the bias.
+def _by_gate(direction: Direction) -> list[tf.Tensor]:
+    """Weights of input, forget, output and candidate, (D + 1 + H, H) each, the bias in row D.
 
-    Those of the sigmoids are halved: sigmoid(x) = 0.5·tanh(x / 2) + 0.5, and one tanh of all gates
-    takes less time than three sigmoids and a tanh.
+    Those of the sigmoids are halved: sigmoid(x) = 0.5·tanh(x / 2) + 0.5, and a tanh takes less time
+    than a sigmoid.
     """
     kernel, recurrent, bias = direction.kernel, direction.recurrent, direction.bias
     weights = tf.concat([kernel, bias[tf.newaxis], recurrent], axis=0)
     i, f, candidate, o = tf.split(weights, 4, axis=1)
-    return tf.stack([0.5 * i, 0.5 * f, 0.5 * o, candidate])
+    return [0.5 * i, 0.5 * f, 0.5 * o, candidate]
 
 
 def _open(gates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Values (n, H) of input, forget, output and candidate, from tanh (4, n, H) of `_by_gate`."""
+    """Values (n, H) of input, forget, output and candidate, from tanh (4, n, H) of the gates."""
     sigmoids, candidate = tf.split(gates, [3, 1])
     i, f, o = tf.unstack(0.5 * sigmoids + 0.5)
     return i, f, o, candidate[0]
