@@ -67,6 +67,7 @@ class PredictJob:
     Attributes:
         run: the run folder.
         checkpoint: "best" or "last".
+        build_model: what made a network of the user's own, "module:function"; imported first.
         columns: names and types of the columns that units are asked for.
         reading: how files are read.
         staging: the staging folder.
@@ -74,6 +75,7 @@ class PredictJob:
 
     run: str
     checkpoint: str
+    build_model: str | None
     columns: pa.Schema
     reading: SourceOptions
     staging: str
@@ -100,6 +102,7 @@ def predict(
     output: str | os.PathLike[str],
     *,
     checkpoint: str = "best",
+    build_model: str | None = None,
     reading: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     progress: Progress | None = None,
@@ -111,6 +114,8 @@ def predict(
         inputs: files, globs, folders or URLs; they need no labels.
         output: the Parquet file, or its URL. Predictions that are there already are replaced.
         checkpoint: "best" or "last".
+        build_model: what made a network of the user's own, "module:function": its module, which
+            knows the layers, is imported first, on workers too.
         reading: fields of `SourceOptions`, how the files are read; others are as the plan of the
             run says, but the format is told from each file.
         execution: where to run; None runs in this process.
@@ -134,7 +139,7 @@ make one with `lengthwise train`
     execution = execution or Execution()
     execution.check()
     run = os.path.abspath(run)
-    loaded = _loaded(run, checkpoint)
+    loaded = _loaded(run, checkpoint, build_model)
     paths = [os.fspath(path) for path in inputs]
     said = _as_planned(reading or {}, loaded.plan.reading)
     options, files = _open_files(paths, loaded.inputs, said)
@@ -152,6 +157,7 @@ make one with `lengthwise train`
     job = PredictJob(
         run=run,
         checkpoint=checkpoint,
+        build_model=build_model,
         columns=columns_to_read(files, [feature.name for feature in loaded.inputs]),
         reading=options,
         staging=str(staging.folder),
@@ -209,7 +215,7 @@ def predict_unit(numbered: tuple[int, Unit], job: PredictJob) -> None:
 
 def _predicted(unit: Unit, job: PredictJob) -> pa.Table:
     """Predictions of all rows of a unit, in order."""
-    run = _loaded(job.run, job.checkpoint)
+    run = _loaded(job.run, job.checkpoint, job.build_model)
     empty = _no_predictions(run, job)
     parts = [empty]
     for batch in read_unit(unit, job.columns, job.reading):
@@ -241,12 +247,15 @@ def _no_predictions(run: Any, job: PredictJob) -> pa.Table:
 
 
 @lru_cache(maxsize=1)
-def _loaded(run: str, checkpoint: str) -> Any:
+def _loaded(run: str, checkpoint: str, build_model: str | None) -> Any:
     """The run, once a process; a fault in it is told by whoever asks first."""
     from lengthwise.model.loading import load_run
+    from lengthwise.model.networks import find_builder
     from lengthwise.model.prediction import use_one_thread
 
     use_one_thread()
+    if build_model is not None:
+        find_builder(build_model)
     return load_run(run, checkpoint=checkpoint)
 
 

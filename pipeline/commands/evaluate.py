@@ -7,6 +7,7 @@ import json
 import click
 
 from lengthwise.pipeline.commands.chatter import without_chatter
+from lengthwise.pipeline.commands.run_options import run_options
 from lengthwise.pipeline.commands.tables import console, number_table
 
 
@@ -14,17 +15,7 @@ from lengthwise.pipeline.commands.tables import console, number_table
 @click.argument("run", type=click.Path())
 @click.argument("dataset", type=click.Path())
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
-@click.option(
-    "--checkpoint",
-    default="best",
-    show_default=True,
-    help="Model to measure: 'best' or 'last' epoch.",
-)
-@click.option(
-    "--build-model",
-    metavar="MODULE:FUNCTION",
-    help="Of a network of your own: its module is imported first, as it knows the layers.",
-)
+@run_options
 @click.option(
     "--write/--no-write",
     default=True,

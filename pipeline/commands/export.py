@@ -5,19 +5,14 @@ from __future__ import annotations
 import click
 
 from lengthwise.pipeline.commands.chatter import without_chatter
+from lengthwise.pipeline.commands.run_options import run_options
 
 
 @click.command("export")
 @click.argument("run", type=click.Path())
 @click.argument("directory", type=click.Path(), metavar="DIR")
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Model of the best epoch or of the last one.",
-)
-def command(*, run: str, directory: str, checkpoint: str) -> None:
+@run_options
+def command(*, run: str, directory: str, checkpoint: str, build_model: str | None) -> None:
     """Export the model of the run folder RUN to the new folder DIR.
 
     DIR becomes a SavedModel that takes ragged rows as they come: strings and numbers that are not
@@ -29,7 +24,10 @@ def command(*, run: str, directory: str, checkpoint: str) -> None:
     """
     with without_chatter():
         from lengthwise.model.exporting import export
+        from lengthwise.model.networks import find_builder
 
+        if build_model is not None:
+            find_builder(build_model)
         exported = export(run, directory, checkpoint=checkpoint)
     click.echo("inputs of the signature serving_default")
     for name, what in exported.inputs.items():

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from lengthwise.pipeline.commands.chatter import without_chatter
 from lengthwise.pipeline.commands.options import execution_options, split_beam_args
+from lengthwise.pipeline.commands.run_options import run_options
 from lengthwise.pipeline.commands.source_options import reading_given, source_options
 
 
@@ -23,13 +24,7 @@ from lengthwise.pipeline.commands.source_options import reading_given, source_op
     type=click.Path(),
     help="The Parquet file; predictions that are there already are replaced.",
 )
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Model of the best epoch or of the last one.",
-)
+@run_options
 @source_options
 @execution_options
 @click.pass_context
@@ -40,6 +35,7 @@ def command(
     inputs: tuple[str, ...],
     output: str,
     checkpoint: str,
+    build_model: str | None,
     workers: int,
     runner: str,
     ship: bool,
@@ -75,6 +71,7 @@ def command(
             paths,
             output,
             checkpoint=checkpoint,
+            build_model=build_model,
             reading=reading_given(values, given),
             execution=Execution(runner, workers, beam_args, ship=ship),
             progress=progress,

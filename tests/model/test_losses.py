@@ -165,6 +165,7 @@ def test_the_numbers_are_those_of_the_formulas(case):
         assert found["mae"] == pytest.approx(np.mean(np.abs(error)), rel=1e-5)
         return
     if task.kind == "multilabel":
+        index = there
         losses = np.log1p(np.exp(given)) - there * given
         pairs = [(given[:, k] > 0, there[:, k] > 0) for k in range(3)]
         hits = (given > 0) == (there > 0)
@@ -177,6 +178,11 @@ def test_the_numbers_are_those_of_the_formulas(case):
     assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
     assert found["accuracy"] == pytest.approx(hits.mean())
     assert found["macro_f1"] == pytest.approx(np.mean(scores))
+    options = {"mask": features["mask"], "weights": weights}
+    balanced: Any = balanced_class_weights(task, TrainConfig(class_weights="balanced"))
+    total, weight = mean_loss(loss_terms(task, outputs, labels, class_weights=balanced, **options))
+    expected = np.average(losses, weights=balanced[index])
+    assert float(total / weight) == pytest.approx(expected, rel=1e-5)
 
 
 TOKEN = Feature("token", "int64")

@@ -28,6 +28,7 @@ from lengthwise.dataset import (
     SchemaError,
 )
 from lengthwise.model import Run, TrainConfig, evaluate, read_dataset, train
+from lengthwise.model import progress as progress_module
 from lengthwise.model.epochs import Epochs
 from lengthwise.model.fit_model import FitModel
 from lengthwise.model.progress import TrainingProgress
@@ -199,18 +200,26 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(trained):
     assert f"loss {result.history[0]['loss']:.4f}  accuracy" in lines[0]
 
 
-def test_progress_is_a_bar_on_a_terminal():
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     output = io.StringIO()
     console = Console(file=output, width=150, force_terminal=True)
-    fitted = SimpleNamespace(numbers=SimpleNamespace(steps=75.0, slots=100.0))
-    with TrainingProgress(console, fitted, epochs=2, steps_per_epoch=3, done=3) as progress:
+    numbers = SimpleNamespace(steps=50.0, slots=60.0)
+    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: clock)
+    clock = 100.0
+    with TrainingProgress(
+        console, SimpleNamespace(numbers=numbers), epochs=2, steps_per_epoch=3, done=3
+    ) as progress:
         progress.on_epoch_begin(1)
+        # Half a second for a step of 25 real steps: an earlier start has done the 50 before.
+        clock, numbers.steps, numbers.slots = 100.5, 75.0, 100.0
         progress.on_train_batch_end(0, {"accuracy": 0.5, "loss": 1.25})
         progress.on_epoch_end(1, {"accuracy": 0.5, "loss": 1.25})
     shown = output.getvalue()
     assert "epoch 2/2" in shown
     assert "loss 1.2500" in shown
-    assert "25.0% padding" in shown
+    assert "2.0 steps/s  50 real steps/s  25.0% padding" in shown
+    # The time that is left, as long as nothing is known of it.
+    assert "-:--:--" in shown
     assert "loss 1.2500  accuracy 0.5000" in shown
     assert "4/6" in shown
 
@@ -244,13 +253,14 @@ def test_all_features_enter_by_default_and_classes_unseen_in_training_are_told(
     assert metrics["classes_unseen_in_training"] == {"99": 1}
 
 
-def test_training_stops_early_in_half_precision_along_a_schedule(dataset, tmp_path):
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_training_stops_early_in_half_precision_along_a_schedule(dataset, tmp_path, half):
     config = dataclasses.replace(
         CONFIG,
         epochs=9,
         patience=1,
         monitor="accuracy",
-        precision="mixed_float16",
+        precision=f"mixed_{half}",
         learning_rate=1e-9,
         schedule="cosine",
         warmup_steps=2,
@@ -261,11 +271,14 @@ def test_training_stops_early_in_half_precision_along_a_schedule(dataset, tmp_pa
     rates = [row["learning_rate"] for row in result.history]
     assert 1e-9 > rates[0] > rates[1] > 0
     network = result.run.load_model("last")
-    assert network.get_layer("bilstm_0").compute_dtype == "float16"
+    assert network.get_layer("bilstm_0").compute_dtype == half
     assert {weights.dtype for weights in network.get_weights()} == {np.dtype("float32")}
     assert keras.config.dtype_policy().name == "float32"
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["stopped_early"] is True
+    assert (metrics["best"]["epoch"], metrics["last"]["epoch"]) == (1, 2)
+    measured = evaluate(tmp_path / "run", dataset, "val")["loss"]
+    assert measured == pytest.approx(result.best["val_loss"], rel=1e-3)
 
 
 def test_an_empty_validation_split_is_told(write_dataset, make_rows, tmp_path):
@@ -359,19 +372,42 @@ def test_a_finished_run_is_left_as_it_is(dataset, run_dir):
     assert again.best_epoch >= 1
 
 
-def test_fresh_begins_again_in_the_same_folder(dataset, run_dir, tmp_path):
+@pytest.fixture
+def take_up(dataset, trained):
+    """What `train` does first in its folder, for the run `trained`."""
+
+    def take(folder, *, fresh=False, **changes):
+        run = dataclasses.replace(trained[0].run, path=folder, **changes)
+        with run.held():
+            run.create(dataset / "plan.json", fresh=fresh)
+
+    return take
+
+
+def test_fresh_begins_again_in_the_same_folder(run_dir, tmp_path, take_up):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     (folder / ".last.keras").write_bytes(b"half")
-    Run.load(folder).create(dataset / "plan.json", fresh=True)
+    take_up(folder, fresh=True)
     assert {path.name for path in folder.iterdir()} == {"config.json", "plan.json"}
 
 
-def test_another_run_in_the_folder_is_kept(dataset, run_dir):
+def test_another_run_in_the_folder_is_kept(run_dir, take_up):
     before = (run_dir / "best.keras").read_bytes()
     config = dataclasses.replace(CONFIG, units=5)
     with pytest.raises(OutputError, match="with other options: units is 4 there, 5 here; give an"):
-        train(dataset, run_dir, config)
+        take_up(run_dir, config=config)
+    task = dataclasses.replace(Run.load(run_dir).task, counts=(1, 2, 3))
+    with pytest.raises(OutputError, match="run: holds a run of another task; give another"):
+        take_up(run_dir, task=task)
     assert (run_dir / "best.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_two_processes_do_not_train_in_the_same_folder(run_dir, take_up, fresh):
+    with Run.load(run_dir).held():
+        with pytest.raises(OutputError, match="run: another process is training in it; wait"):
+            take_up(run_dir, fresh=fresh)
+    assert (run_dir / "state.npz").is_file()
 
 
 def test_a_dataset_built_again_is_not_gone_on_with(write_dataset, make_rows, run_dir, tmp_path):
@@ -398,52 +434,52 @@ def test_a_lost_network_of_a_finished_run_is_named(dataset, run_dir, tmp_path, w
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}"])
-def test_a_lost_plan_is_put_back(dataset, run_dir, tmp_path, content):
+def test_a_lost_plan_is_put_back(dataset, run_dir, tmp_path, take_up, content):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     (folder / "plan.json").unlink()
     if content is not None:
         (folder / "plan.json").write_bytes(content)
-    train(dataset, folder, CONFIG)
+    take_up(folder)
     assert (folder / "plan.json").read_bytes() == (dataset / "plan.json").read_bytes()
     assert Run.load(folder).plan.max_lengths
 
 
-def test_a_folder_with_something_else_is_kept(dataset, tmp_path):
+def test_a_folder_with_something_else_is_kept(tmp_path, take_up):
     (tmp_path / "thesis.tex").write_text("a")
     with pytest.raises(OutputError, match=r"holds 'thesis.tex' and no config.json"):
-        train(dataset, tmp_path, CONFIG)
+        take_up(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_run_that_lost_its_configuration_is_kept(dataset, run_dir, tmp_path, fresh):
+def test_a_run_that_lost_its_configuration_is_kept(run_dir, tmp_path, take_up, fresh):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     (folder / "config.json").unlink()
     with pytest.raises(OutputError, match=r"run: holds 'best.keras' and no config.json, so it is"):
-        train(dataset, folder, CONFIG, fresh=fresh)
+        take_up(folder, fresh=fresh)
     assert (folder / "state.npz").is_file()
 
 
-def test_a_run_with_half_a_configuration_is_named(dataset, run_dir, tmp_path):
+def test_a_run_with_half_a_configuration_is_named(run_dir, tmp_path, take_up):
     folder = shutil.copytree(run_dir, tmp_path / "run")
     config = folder / "config.json"
     config.write_bytes(config.read_bytes()[:300])
     with pytest.raises(ManifestError, match=r"run/config.json: not valid JSON"):
-        train(dataset, folder, CONFIG)
+        take_up(folder)
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(dataset, tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, take_up):
     folder = tmp_path / "run"
     (folder / "state.npz").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     with pytest.raises(OutputError, match=r"state.npz: is a folder where a run has a file; remove"):
-        train(dataset, folder, CONFIG, fresh=True)
+        take_up(folder, fresh=True)
 
 
-def test_a_file_is_no_run_folder(dataset, tmp_path):
+def test_a_file_is_no_run_folder(tmp_path, take_up):
     (tmp_path / "run").write_text("a")
     with pytest.raises(OutputError, match="cannot be a run folder"):
-        train(dataset, tmp_path / "run", CONFIG)
+        take_up(tmp_path / "run")
 
 
 FLOAT_LABEL = Schema((Feature("x", "float32"), Feature("y", "float32", sequence=False, label=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from typing import Any
@@ -185,7 +186,10 @@ def test_numbers_of_buckets_and_classes_add_up(dataset, run_of):
     for i, item in enumerate(report["classes"]):
         assert item["name"] == str(5 + i)
         assert (item["items"], item["given"]) == (confusion[i].sum(), confusion[:, i].sum())
+        assert item["precision"] == pytest.approx(confusion[i, i] / max(confusion[:, i].sum(), 1))
         assert item["recall"] == pytest.approx(confusion[i, i] / confusion[i].sum())
+        both = confusion[i].sum() + confusion[:, i].sum()
+        assert item["f1"] == pytest.approx(2 * confusion[i, i] / both)
 
 
 def test_numbers_come_in_the_unit_of_the_label(dataset, run_of):
@@ -219,6 +223,18 @@ def test_an_evaluation_leaves_tables_and_plots(dataset, run_of):
         *("confusion.csv", "confusion.png"),
     }
     assert json.loads((folder / "metrics.json").read_text())["loss"] == report["loss"]
+    with open(folder / "buckets.csv", newline="") as file:
+        assert [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+        ] == report["buckets"]
+    with open(folder / "classes.csv", newline="") as file:
+        assert [int(row["given"]) for row in csv.DictReader(file)] == [
+            item["given"] for item in report["classes"]
+        ]
+    with open(folder / "confusion.csv", newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == ["class", "5", "6", "7", "8"]
+    assert [[int(count) for count in line[1:]] for line in lines[1:]] == report["confusion"]
     for plot in folder.glob("*.png"):
         assert plot.read_bytes().startswith(b"\x89PNG")
 

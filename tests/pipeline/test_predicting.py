@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from functools import cache
 from typing import Any
 
@@ -322,6 +323,43 @@ def test_a_run_that_cannot_be_used_is_one_line(
     assert (code, out) == (1, "")
     assert messages[fault] in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+OWN_NETWORK = """
+import keras
+from lengthwise.model import build_network
+
+@keras.saving.register_keras_serializable("own")
+class Doubled(keras.layers.Layer):
+    def call(self, given):
+        return 2.0 * given
+
+def build(inputs, output, config):
+    network = build_network(inputs, output, config)
+    return keras.Model(network.inputs, Doubled()(network.output))
+"""
+
+
+def test_a_network_of_ones_own_needs_its_module(run, dataset, new_files, tmp_path, monkeypatch):
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    place = "own_network:build"
+    train(dataset, tmp_path / "run", dataclasses.replace(CONFIG, build_model=place))
+    for command, rest in (
+        ("predict", [new_files[0], "-o", tmp_path / "p.parquet"]),
+        ("export", [tmp_path / "exported"]),
+    ):
+        # As in a process that has not trained it.
+        sys.modules.pop("own_network")
+        keras.saving.get_custom_objects().pop("own>Doubled")
+        monkeypatch.setattr(sys, "path", sys.path[1:])
+        code, _, err = run(command, tmp_path / "run", *rest)
+        assert code == 1
+        assert f"before: --build-model {place}" in err and len(err.splitlines()) == 1
+        monkeypatch.syspath_prepend(tmp_path)
+        code, _, err = run(command, tmp_path / "run", *rest, "--build-model", place)
+        assert code == 0, err
+    assert pq.read_table(tmp_path / "p.parquet")["reason"].null_count == 30
 
 
 def test_an_export_answers_as_predict(run, run_of, loaded, new_files, tmp_path):
