@@ -184,8 +184,9 @@ def input_of(
     Raises:
         SchemaError: a file lacks a column, or has it with another type.
     """
+    _require_columns(files, reading)
     schema = names if isinstance(names, Schema) else _schema_of(files[0], names)
-    _require_shapes(files, schema, reading)
+    _require_shapes(files[0], schema, reading)
     if all(feature.label for feature in schema.sequences):
         raise SchemaError(
             f"{files[0].file.path}: every sequence is a label, so a model would see nothing; name "
@@ -209,8 +210,8 @@ def input_of(
     return Input(files, schema, reading)
 
 
-def _require_shapes(files: tuple[SourceFile, ...], schema: Schema, reading: SourceOptions) -> None:
-    """Raises SchemaError where a column that was given a shape or a type is not there so."""
+def _require_columns(files: tuple[SourceFile, ...], reading: SourceOptions) -> None:
+    """Raises SchemaError where a column was given a shape or a type that is in no file."""
     there = {name for file in files for name in file.columns.names}
     for name in (*reading.shapes, *reading.types):
         if name not in there:
@@ -218,12 +219,16 @@ def _require_shapes(files: tuple[SourceFile, ...], schema: Schema, reading: Sour
                 f"{files[0].file.path}: no column '{name}', which was given a shape or a type; "
                 f"columns are: {', '.join(files[0].columns.names)}"
             )
+
+
+def _require_shapes(file: SourceFile, schema: Schema, reading: SourceOptions) -> None:
+    """Raises SchemaError where a feature has another shape than it was given."""
     for feature in schema.features:
         shape = reading.shapes.get(feature.name, feature.shape)
         if shape != feature.shape:
             raise SchemaError(
-                f"{files[0].file.path}: column '{feature.name}' is "
-                f"{files[0].columns.field(feature.name).type}, which has no steps of shape "
+                f"{file.file.path}: column '{feature.name}' is "
+                f"{file.columns.field(feature.name).type}, which has no steps of shape "
                 f"{'x'.join(map(str, shape))}; leave --shape out"
             )
 
