@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,11 @@ class IngestJob:
     keep_rows: bool = True
     batch_rows: int | None = None
 
+    @cached_property
+    def numbers(self) -> Schema:
+        """The features as rows are packed: strings are codes."""
+        return self.schema.as_numbers
+
 
 def ingest_unit(numbered: tuple[int, Unit], job: IngestJob) -> None:
     """Reads a unit and ingests it."""
@@ -106,9 +112,7 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
             measure_channels(rows, splits, job, report)
             rows = _filled(rows, job)
             if job.keep_rows:
-                packed = _sorted_by_length(
-                    pack_rows(rows, job.schema.as_numbers), rows.lengths, splits
-                )
+                packed = _sorted_by_length(pack_rows(rows, job.numbers), rows.lengths, splits)
                 if writer is None:
                     writer = pa.ipc.new_file(pa.PythonFile(file, "w"), packed.schema)
                 writer.write_batch(packed)
@@ -154,7 +158,7 @@ def _usable(
     """The rows that are passed on, and their splits (n,) uint8; counts all of the batch."""
     options = job.options
     rows, fates = ragged_rows(
-        coded, job.schema.as_numbers, storage=job.storage, keys=found.keys, nan=options.nan
+        coded, job.numbers, storage=job.storage, keys=found.keys, nan=options.nan
     )
     usable = np.flatnonzero(fates == 0)
     fates[usable[rows.lengths == 0]] = EMPTY

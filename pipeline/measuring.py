@@ -10,7 +10,6 @@ from lengthwise.dataset.options import PlanOptions
 from lengthwise.dataset.schema import Schema
 from lengthwise.pipeline.splitting import training_rows
 from lengthwise.pipeline.unit_report import UnitReport
-from lengthwise.transforms.lengths import merge_histograms
 from lengthwise.transforms.ragged import RaggedRows
 from lengthwise.transforms.statistics import Summary, summarize
 
@@ -24,14 +23,11 @@ def measure(
     """Adds rows to the statistics; returns the runs of (split, length, rows) when sorted."""
     combined = splits.astype(np.int64) << 32 | rows.lengths
     distinct, counts = np.unique(combined, return_counts=True)
-    runs = [
-        (key >> 32, key & 0xFFFFFFFF, n)
-        for key, n in zip(distinct.tolist(), counts.tolist(), strict=True)
-    ]
-    for split in {run[0] for run in runs}:
-        name = report.splits[split]
-        own = {length: n for s, length, n in runs if s == split}
-        report.histograms[name] = merge_histograms([report.histograms.get(name, {}), own])
+    of_run = (distinct >> 32, distinct & 0xFFFFFFFF, counts)
+    runs = list(zip(*(values.tolist() for values in of_run), strict=True))
+    for split, length, n in runs:
+        histogram = report.histograms.setdefault(report.splits[split], {})
+        histogram[length] = histogram.get(length, 0) + n
     ones = np.ones(len(rows), np.int64)
     for feature in job.schema.features:
         if feature.sequence:

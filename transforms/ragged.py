@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -271,7 +272,12 @@ def _check_column(columns: pa.Schema, feature: Feature) -> None:
     if columns.names.count(feature.name) != 1:
         found = "more than one" if feature.name in columns.names else "no"
         raise SchemaError(f"{found} column '{feature.name}' in the input")
-    type_ = columns.field(feature.name).type
+    _check_type(columns.field(feature.name).type, feature)
+
+
+# Batches of a file are all of the same types.
+@lru_cache
+def _check_type(type_: pa.DataType, feature: Feature) -> None:
     found = feature_from_arrow(pa.field(feature.name, type_), label=feature.label, place="input")
     if found != replace(feature, element_mask=False):
         raise SchemaError(f"column '{feature.name}' is {type_}, the plan says {feature.describe()}")

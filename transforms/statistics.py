@@ -46,12 +46,15 @@ def exact_sum(values: np.ndarray) -> int:
     """
     mantissas, exponents = np.frexp(values)
     integers = np.ldexp(mantissas, _MANTISSA_BITS).astype(np.int64)
-    distinct, group = np.unique(exponents, return_inverse=True)
+    lowest = int(exponents.min(initial=1024))
+    group = exponents - lowest
     # Halves of 27 bits: their sums stay below 2**53, where a double is exact.
-    high = np.bincount(group, weights=integers >> _HALF_BITS, minlength=len(distinct))
-    low = np.bincount(group, weights=integers & ((1 << _HALF_BITS) - 1), minlength=len(distinct))
+    high = np.bincount(group, weights=integers >> _HALF_BITS)
+    low = np.bincount(group, weights=integers & ((1 << _HALF_BITS) - 1))
     total = 0
-    for exponent, above, below in zip(distinct.tolist(), high.tolist(), low.tolist(), strict=True):
+    for exponent, (above, below) in enumerate(
+        zip(high.tolist(), low.tolist(), strict=True), lowest
+    ):
         part = (int(above) << _HALF_BITS) + int(below)
         shift = exponent - _MANTISSA_BITS + _UNIT_EXPONENT
         # Subnormal doubles end in zeros, so nothing is lost on the way right.
