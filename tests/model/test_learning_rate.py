@@ -61,6 +61,11 @@ def test_half_precision_scales_the_loss():
         ({}, [1, 1, 1, 1, 1, 1]),
         ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1, 1]),
         ({"schedule": "cosine"}, [0.5 + 0.5 * np.cos(np.pi * i / 6) for i in range(6)]),
+        ({"schedule": "cosine", "accumulate_steps": 2}, [1, 1, 0.75, 0.75, 0.25, 0.25]),
+        (
+            {"schedule": "cosine", "warmup_steps": 2},
+            [0.5, *(0.5 + 0.5 * np.cos(np.pi * max(0, i - 2) / 4) for i in range(1, 6))],
+        ),
         # Two batches make an update, and the rate follows updates.
         ({"warmup_steps": 2, "accumulate_steps": 2}, [0.5, 0.5, 1, 1, 1, 1]),
         ({"schedule": "plateau", "warmup_steps": 2}, [0.5, 1, 1, 1, 1, 1]),

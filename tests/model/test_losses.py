@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -305,3 +306,18 @@ def test_balanced_weights_make_all_classes_weigh_the_same():
             shares = weights * np.array(task.counts)
             np.testing.assert_allclose(shares, shares[0])
             assert shares.sum() == pytest.approx(sum(task.counts))
+
+
+def test_a_class_that_never_came_takes_no_weight_from_the_others():
+    task = dataclasses.replace(TASKS["classify"], counts=(5, 0, 1))
+    weights = balanced_class_weights(task, TrainConfig(class_weights="balanced"))
+    np.testing.assert_allclose(weights, [6 / (2 * 5), 1, 6 / (2 * 1)])
+
+
+def test_macro_f1_is_over_the_classes_that_are_there_or_given():
+    task = TASKS["classify"]
+    outputs = np.array([[9, 0, 0], [0, 9, 0]], np.float32)
+    metrics = TaskMetrics(task)
+    metrics.update_state(loss_terms(task, outputs, [3, 3], mask=None), np.ones((2, 1), bool))
+    # Of 3 two thirds; of 7, which was given and is not there, nothing; 9 is neither.
+    assert float(metrics.result()["macro_f1"]) == pytest.approx((2 / 3 + 0) / 2)
