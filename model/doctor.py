@@ -22,7 +22,7 @@ from lengthwise.model import layers  # noqa: F401  Models that have them load.
 from lengthwise.model.mask_trace import Call, keras_mask, trace_calls
 from lengthwise.model.padding_probe import Probe, make_probe, probe_batch
 
-_TOLERANCE = 1e-4
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 _NOISE = 50.0
 
 
@@ -77,7 +77,7 @@ def check_masks(model: keras.Model, batch: Any = None, *, mask: Any = None) -> l
             others the layers they hold.
         batch: inputs with some padding; a small random batch by default.
         mask: (B, T), which steps of the batch are real, where neither an input of type bool, nor
-            one named "length", nor a layer such as Masking says so.
+            one named "mask" or "length", nor a layer such as Masking says so.
 
     Returns:
         What was found, in the order of the layers; nothing where all is well.
@@ -105,31 +105,43 @@ def _check(model: keras.Model, probe: Probe) -> list[Finding]:
     if mask is None:
         return findings
     mask = np.asarray(mask, bool)
-    leaks = _leaks(model, probe, calls, mask)
+    leaks, moved = _leaks(model, probe, calls, outputs, mask)
     seen = set()
     for number, call in enumerate(calls):
         found = [
             *_dropped(call, calls[number + 1 :], mask, number in leaks),
-            *([_read(call)] if number in leaks else []),
+            *([_read(call)] if number in leaks else _normalizes_padding(call, mask)),
             *_leaves_cudnn(call.layer, _mask_of(call)),
         ]
         for finding in found:
             if (finding.kind, finding.layer) not in seen:
                 seen.add((finding.kind, finding.layer))
                 findings.append(finding)
-    return [*findings, *_loss_over_padding(model, outputs, mask)]
+    if moved and not leaks:
+        what = "its outputs depend on padding; what reads it is no layer, or inside of one"
+        findings.append(Finding("padding read", "", f"the model '{model.name}': {what}"))
+    findings += _loss_over_padding(model, outputs, mask)
+    # A mask that nobody above needs may end anywhere.
+    needed = any(finding.kind in ("padding read", "loss over padding") for finding in findings)
+    return [finding for finding in findings if needed or finding.kind != "mask dropped"]
 
 
-def _leaks(model: keras.Model, probe: Probe, calls: list[Call], mask: np.ndarray) -> set[int]:
-    """Numbers of the calls that bring padding into real outputs."""
+def _leaks(
+    model: keras.Model, probe: Probe, calls: list[Call], outputs: list[tf.Tensor], mask: np.ndarray
+) -> tuple[set[int], bool]:
+    """Numbers of the calls that bring padding into real outputs; whether it is in the model's."""
     leaks: set[int] = set()
     others = [probe.with_more_padding(mask), probe.with_other_padding(mask)]
-    runs = [trace_calls(model, batch)[0] for batch in others if batch is not None]
+    runs = [trace_calls(model, batch) for batch in others if batch is not None]
     if not runs:
         # The mask is in the values, and T is fixed: padding is changed behind the layer that reads
         # the mask from it.
-        runs = [trace_calls(model, probe.batch(), change=_noise_behind_mask)[0]]
-    for run in runs:
+        runs = [trace_calls(model, probe.batch(), change=_noise_behind_mask)]
+    moved = False
+    for run, changed in runs:
+        moved |= not all(_same(a, b, mask) for a, b in zip(outputs, changed, strict=True))
+        if [call.layer for call in run] != [call.layer for call in calls]:
+            continue  # A loop over steps calls its layers more often.
         clean: dict[int, bool] = {}
         for number, (call, other) in enumerate(zip(calls, run, strict=True)):
             same = [_same(a, b, mask) for a, b in zip(call.outputs, other.outputs, strict=True)]
@@ -140,21 +152,35 @@ def _leaks(model: keras.Model, probe: Probe, calls: list[Call], mask: np.ndarray
             clean.update({id(t): ok for t, ok in zip(call.outputs, same, strict=True)})
             if inputs_same and not all(same):
                 leaks.add(number)
-    return leaks
+    return leaks, moved
 
 
 def _same(a: tf.Tensor, b: tf.Tensor, mask: np.ndarray) -> bool:
     """Whether two tensors are equal where it counts; one of them may have more steps."""
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    longer = first.ndim == 2 and second.shape[1] > first.shape[1]
-    if first.shape[:2] == mask.shape and (first.ndim > 2 or longer):
-        first, second = first[mask], second[:, : mask.shape[1]][mask]
-    elif first.shape != second.shape:
-        return True  # Other steps: nothing to compare.
-    if first.dtype == bool or not first.size:
+    if not (a.dtype.is_floating or a.dtype.is_integer or a.dtype.is_bool):
         return True
-    scale = max(1.0, float(np.abs(first).max()))
-    return bool(np.abs(first - second).max() <= _TOLERANCE * scale)
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    rows, total = mask.shape
+    # Wherever steps went: scores of attention have them twice, transposed steps have them last.
+    axes = [
+        axis
+        for axis in range(1, first.ndim)
+        if first.shape[:1] + (first.shape[axis],) == mask.shape
+    ]
+    second = second[tuple(slice(total if axis in axes else None) for axis in range(second.ndim))]
+    if first.shape != second.shape:
+        return True  # Other steps: nothing to compare.
+    real = np.ones(first.shape, bool)
+    for axis in axes:
+        shape = [1] * first.ndim
+        shape[0], shape[axis] = rows, total
+        real &= mask.reshape(shape)
+    first, second = first[real], second[real]
+    if not first.size:
+        return True
+    tolerance = _TOLERANCE if a.dtype not in (tf.float16, tf.bfloat16) else _HALF_TOLERANCE
+    scale = max(1.0, float(np.abs(first, where=np.isfinite(first), out=np.zeros_like(first)).max()))
+    return np.allclose(first, second, rtol=0, atol=tolerance * scale, equal_nan=True)
 
 
 def _noise_behind_mask(layer: Any, inputs: Any, outputs: Any) -> Any:
@@ -172,21 +198,26 @@ def _mask_of(call: Call) -> Any:
 
 
 def _dropped(call: Call, later: list[Call], mask: np.ndarray, reads: bool) -> Iterator[Finding]:
-    if _mask_of(call) is None:
-        return
+    taken = _mask_of(call)
     for tensor in call.outputs:
         handed_on = keras_mask(tensor)
-        if not _has_steps(tensor, mask) or (handed_on is None and reads):
+        if not _has_steps(tensor, mask):
             continue
-        if handed_on is None:
+        if taken is not None and handed_on is None and not reads:
             what = "takes a mask and hands none on"
-        elif (np.asarray(handed_on, bool) & ~mask).any():
+        elif _calls_padding_real(handed_on, mask) and not _calls_padding_real(taken, mask):
             what = "hands on a mask that calls padding real"
         else:
             continue
         readers = [c.layer.name for c in later if any(t is tensor for t in c.inputs)]
         to = f" to {', '.join(dict.fromkeys(readers))}" if readers else ""
         yield Finding("mask dropped", call.layer.name, f"{_kind(call.layer)} {what}{to}")
+
+
+def _calls_padding_real(found: Any, mask: np.ndarray) -> bool:
+    return (
+        found is not None and found.shape == mask.shape and bool((np.asarray(found) & ~mask).any())
+    )
 
 
 def _has_steps(tensor: tf.Tensor, mask: np.ndarray) -> bool:
@@ -205,6 +236,18 @@ def _read(call: Call) -> Finding:
     else:
         message = f"{kind} was given the mask, and its real outputs depend on padding all the same"
     return Finding("padding read", call.layer.name, message)
+
+
+def _normalizes_padding(call: Call, mask: np.ndarray) -> Iterator[Finding]:
+    layer = call.layer
+    if not isinstance(layer, keras.layers.BatchNormalization) or not layer.trainable:
+        return
+    if _mask_of(call) is None and _has_steps(call.inputs[0], mask):
+        yield Finding(
+            "padding read",
+            layer.name,
+            f"{_kind(layer)} was given no mask, and takes padding into its statistics in training",
+        )
 
 
 def _leaves_cudnn(layer: Any, mask: Any) -> Iterator[Finding]:

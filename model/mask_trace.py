@@ -39,6 +39,8 @@ def trace_calls(
 ) -> tuple[list[Call], list[tf.Tensor]]:
     """Runs a model eagerly, in inference, and records the calls of its layers.
 
+    Layers that carry their state from batch to batch start from zeros.
+
     Layers of models inside the model are recorded too; layers inside of layers are not.
 
     Args:
@@ -49,6 +51,9 @@ def trace_calls(
     Returns:
         The calls in their order, and the outputs of the model.
     """
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
+            layer.reset_state()
     calls: list[Call] = []
     layers = list(dict.fromkeys(_layers_of(model)))
     with _recording(layers, calls, change):

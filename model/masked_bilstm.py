@@ -79,7 +79,7 @@ class MaskedBiLSTM(MaskedRecurrence):
             **options: of this class, such as `kernel`.
 
         Raises:
-            ValueError: it is around something else.
+            ValueError: it is around something else, or the forward direction goes backwards.
 
         Example:
             >>> theirs = keras.layers.Bidirectional(keras.layers.LSTM(3))
@@ -97,6 +97,11 @@ class MaskedBiLSTM(MaskedRecurrence):
         differing = [n for n in ("units", *LSTM_OPTIONS) if config[n] != other[n]]
         if differing:
             raise ValueError(f"both directions must have the same options; differing: {differing}")
+        if forward.go_backwards:
+            raise ValueError(
+                "from_bidirectional takes no LSTM with go_backwards=True: its outputs are turned "
+                "around; take one that goes forward and exchange the halves of the weights"
+            )
         ours = cls(
             **{
                 **{name: config[name] for name in ("units", *LSTM_OPTIONS)},
@@ -105,6 +110,7 @@ class MaskedBiLSTM(MaskedRecurrence):
                 "stateful": layer.stateful,
                 "merge_mode": layer.merge_mode,
                 "dtype": forward.dtype_policy,
+                "trainable": layer.trainable,
                 "name": layer.name,
                 **options,
             }
@@ -135,6 +141,7 @@ class MaskedBiLSTM(MaskedRecurrence):
         theirs = keras.layers.Bidirectional(
             lstm, merge_mode=merge_mode, dtype=self.dtype_policy, name=self.name
         )
+        theirs.trainable = self.trainable
         if self.built:
             batch = None if self._carried is None else self._carried.variables[0].shape[0]
             theirs.build((batch, None, self.forward_lstm.cell.kernel.shape[0]))

@@ -83,7 +83,9 @@ class MaskedRecurrence(keras.layers.Layer):
                     f"stateful=True needs a fixed batch size, but the shape is {input_shape}; give "
                     "the model `keras.Input(batch_shape=(B, T, D))`"
                 )
-            self._carried = _CarriedState(2 * len(self.directions), input_shape[0], self.units)
+            self._carried = _CarriedState(
+                2 * len(self.directions), (input_shape[0], self.units), self.variable_dtype
+            )
         self.built = True
 
     def reset_state(self) -> None:
@@ -142,9 +144,6 @@ class MaskedRecurrence(keras.layers.Layer):
     ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor | None]:
         """Outputs (…, directions, H) in the order of time, states, and the mask."""
         inputs = tf.convert_to_tensor(inputs)
-        if mask is None:
-            # Keras does not hand it over to a layer that is given a second tensor.
-            mask = getattr(inputs, "_keras_mask", None)
         mask = joined_mask(inputs, mask, length)
         inputs = tf.cast(inputs, self.compute_dtype)
         outputs, states = run_directions(
@@ -169,7 +168,14 @@ class MaskedRecurrence(keras.layers.Layer):
                     f"initial_state must be {count} tensors, h and c of each direction, "
                     f"not {len(given)}"
                 )
-            return [tf.cast(tf.convert_to_tensor(value), inputs.dtype) for value in given]
+            state = [tf.cast(tf.convert_to_tensor(value), inputs.dtype) for value in given]
+            for value in state:
+                if not value.shape.is_compatible_with((inputs.shape[0], self.units)):
+                    raise ValueError(
+                        f"initial_state must be tensors of shape ({inputs.shape[0]}, {self.units}),"
+                        f" rows and units, not {value.shape}"
+                    )
+            return state
         if self._carried is not None:
             return [tf.cast(value, inputs.dtype) for value in self._carried.variables]
         # One tensor for all: nothing is written into it.
@@ -186,9 +192,9 @@ class MaskedRecurrence(keras.layers.Layer):
 class _CarriedState:
     """Variables of a stateful layer, where Keras does not look: they are no weights."""
 
-    def __init__(self, count: int, batch: int, units: int) -> None:
-        zeros = np.zeros((batch, units), np.float32)
-        self.variables = [keras.Variable(zeros, trainable=False) for _ in range(count)]
+    def __init__(self, count: int, shape: tuple[int, int], dtype: str) -> None:
+        zeros = np.zeros(shape, dtype)
+        self.variables = [keras.Variable(zeros, trainable=False, dtype=dtype) for _ in range(count)]
 
     def assign(self, values: Sequence[Any]) -> None:
         for variable, value in zip(self.variables, values, strict=True):
@@ -196,10 +202,22 @@ class _CarriedState:
 
 
 def joined_mask(inputs: tf.Tensor, mask: Any, length: Any) -> tf.Tensor | None:
-    """The mask of all that was said about real steps of `inputs` (B, T, …); None for nothing."""
+    """The mask of all that was said about real steps of `inputs` (B, T, …); None for nothing.
+
+    Raises:
+        ValueError: it is for inputs of another shape.
+    """
+    if mask is None:
+        # Keras does not hand it over to a layer that is given a second tensor.
+        mask = getattr(inputs, "_keras_mask", None)
     if mask is not None:
         mask = as_bool_mask(mask)
     if length is not None:
         within = mask_from_length(tf.convert_to_tensor(length), tf.shape(inputs)[1])
         mask = within if mask is None else tf.logical_and(mask, within)
+    if mask is not None and not mask.shape.is_compatible_with(inputs.shape[:2]):
+        raise ValueError(
+            f"a mask must be (B, T) and a length (B,): for inputs {inputs.shape} they give a mask "
+            f"{mask.shape}"
+        )
     return mask

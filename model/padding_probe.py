@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ from lengthwise.dataset import UsageError
 
 _ROWS, _STEPS, _MORE_STEPS = 5, 9, 4
 _NOISE = 50.0
+# "mask" and "attention_mask", but not "masked_ids"; "length" and "seq_len", but not "valence".
+_MASK_NAME = re.compile(r"(?<![a-z])masks?(?![a-z])", re.IGNORECASE)
+_LENGTH_NAME = re.compile(r"(?<![a-z])len(gth)?s?(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Probe:
         for name in timed:
             value = leaves[name]
             widths = [(0, 0), (0, _MORE_STEPS), *[(0, 0)] * (value.ndim - 2)]
-            fill = False if value.dtype == bool else self.pad_values.get(name, 0)
+            fill = self.pad_values.get(name, 0)
             leaves[name] = np.pad(value, widths, constant_values=fill)
         return self.batch(leaves)
 
@@ -60,7 +64,7 @@ class Probe:
         leaves = dict(self.leaves)
         for name in self._timed(mask):
             value = leaves[name]
-            if value.dtype == bool:
+            if _says_mask(name, value.dtype.name, value.ndim):
                 continue
             if value.dtype.kind == "f":
                 other = rng.normal(size=value.shape) * _NOISE
@@ -71,7 +75,7 @@ class Probe:
         return self.batch(leaves)
 
     def _timed(self, mask: np.ndarray) -> set[str]:
-        return {n for n, v in self.leaves.items() if v.ndim >= 2 and v.shape[:2] == mask.shape}
+        return _timed(self.leaves, mask, self.free)
 
 
 def probe_batch(model: keras.Model, batch: Any, mask: Any = None) -> Probe:
@@ -81,10 +85,11 @@ def probe_batch(model: keras.Model, batch: Any, mask: Any = None) -> Probe:
     leaves = dict(zip(names, flat, strict=True))
     told = mask is not None
     if mask is None:
-        mask = next((v for v in flat if v.dtype == bool and v.ndim == 2), None)
+        said = [v for n, v in leaves.items() if v.ndim == 2 and _says_mask(n, v.dtype.name, 2)]
+        mask = said[0] if said else None
         told = mask is not None
     if mask is None:
-        length = next((v for n, v in leaves.items() if "length" in n and v.ndim == 1), None)
+        length = next((v for n, v in leaves.items() if _says_length(n, v.ndim)), None)
         timed = next((v for v in flat if v.ndim >= 2), None)
         if length is not None and timed is not None:
             mask = np.arange(timed.shape[1]) < length[:, np.newaxis]
@@ -112,20 +117,24 @@ def make_probe(model: keras.Model) -> Probe:
             "`check_masks(model, batch)` takes a batch of yours"
         )
     tensors = keras.tree.flatten(model.inputs)
-    fixed = [t.shape[1] for t in tensors if len(t.shape) >= 2 and t.shape[1]]
-    timed = [t for t in tensors if len(t.shape) >= 2 and t.shape[1] is None]
-    total = _STEPS if timed or not fixed else max(fixed)
-    lengths = np.array([total, max(total - 3, 1), 1, max(total // 2, 1), total])[:_ROWS]
+    total = _num_steps(tensors)
+    rows = next((t.shape[0] for t in tensors if t.shape[0]), _ROWS)
+    lengths = np.resize([total, max(total - 3, 1), 1, max(total // 2, 1), total], rows)
     mask = np.arange(total) < lengths[:, np.newaxis]
     rng = np.random.default_rng(0)
     num_ids = min([_input_dim(layer) for layer in _all_layers(model)], default=3)
     leaves = {}
     for tensor in tensors:
-        shape = [_ROWS, *(total if size is None else size for size in tensor.shape[1:])]
+        shape = [rows, *(total if size is None else size for size in tensor.shape[1:])]
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        if dtype == "bool":
-            value = mask if tuple(shape) == mask.shape else np.ones(shape, bool)
-        elif "length" in tensor.name and len(shape) == 1:
+        if dtype == "string":
+            raise UsageError(
+                f"the model '{model.name}' takes strings; from Python, `check_masks(model, batch)` "
+                "takes a batch of yours"
+            )
+        if _says_mask(tensor.name, dtype, len(shape)):
+            value = (mask if tuple(shape) == mask.shape else np.ones(shape)).astype(dtype)
+        elif _says_length(tensor.name, len(shape)):
             value = lengths.astype(dtype)
         elif dtype.startswith(("int", "uint")) or _feeds_embedding(tensor, model):
             value = rng.integers(1, max(num_ids, 2), shape).astype(dtype)
@@ -133,20 +142,56 @@ def make_probe(model: keras.Model) -> Probe:
             value = rng.normal(size=shape).astype(dtype)
         leaves[tensor.name] = value
     values = _pad_values(model, leaves)
-    for name, value in leaves.items():
-        if value.ndim >= 2 and value.shape[:2] == mask.shape and value.dtype != bool:
-            value[~mask] = values[name]
     names = list(leaves)
-    said = any(v.dtype == bool or ("length" in n and v.ndim == 1) for n, v in leaves.items())
+    free = _free(model, names)
+    for name in _timed(leaves, mask, free):
+        leaves[name][~mask] = values[name]
+    said = any(
+        _says_mask(name, value.dtype.name, value.ndim) or _says_length(name, value.ndim)
+        for name, value in leaves.items()
+    )
     structure = list(leaves.values()) if len(leaves) > 1 else leaves[names[0]]
     return Probe(
         leaves=leaves,
         structure=structure,
         mask=mask,
         pad_values=values,
-        free=_free(model, names),
+        free=free,
         told=said and not _value_masks(model),
     )
+
+
+def _num_steps(tensors: list[Any]) -> int:
+    """T of a probe: what the model fixes, or a number that none of its other sizes is."""
+    sizes = {size for tensor in tensors for size in tensor.shape[1:] if size}
+    if any(len(t.shape) >= 2 and t.shape[1] is None for t in tensors):
+        return next(size for size in range(_STEPS, 1000) if size not in sizes)
+    # Steps of vectors are steps; (B, D) may be the features of a row.
+    fixed = [t for t in tensors if len(t.shape) > 2] or [t for t in tensors if len(t.shape) == 2]
+    return max((t.shape[1] for t in fixed), default=_STEPS)
+
+
+def _timed(leaves: dict[str, np.ndarray], mask: np.ndarray, free: frozenset[str]) -> set[str]:
+    """Names of the inputs that have steps."""
+    timed = {name for name, value in leaves.items() if value.shape[:2] == mask.shape}
+    if any(leaves[name].ndim > 2 for name in timed):
+        # Beside vectors of each step, (B, D) of a fixed D are features of a row that has D = T.
+        timed -= {
+            name
+            for name in timed - free
+            if leaves[name].ndim == 2
+            and leaves[name].dtype.kind == "f"
+            and not _says_mask(name, leaves[name].dtype.name, 2)
+        }
+    return timed
+
+
+def _says_mask(name: str, dtype: str, rank: int) -> bool:
+    return dtype == "bool" or (rank == 2 and _MASK_NAME.search(name) is not None)
+
+
+def _says_length(name: str, rank: int) -> bool:
+    return rank == 1 and _LENGTH_NAME.search(name) is not None
 
 
 def _names(model: keras.Model, batch: Any, count: int) -> list[str]:
@@ -179,7 +224,12 @@ def _value_masks(model: keras.Model) -> list[keras.layers.Layer]:
 def _pad_values(model: keras.Model, leaves: dict[str, np.ndarray]) -> dict[str, float]:
     masking = [m for m in _value_masks(model) if isinstance(m, keras.layers.Masking)]
     value = float(masking[0].mask_value) if masking else 0.0
-    return {name: value if leaf.dtype.kind == "f" else 0.0 for name, leaf in leaves.items()}
+    return {
+        name: 0.0
+        if leaf.dtype.kind != "f" or _says_mask(name, leaf.dtype.name, leaf.ndim)
+        else value
+        for name, leaf in leaves.items()
+    }
 
 
 def _input_dim(layer: Any) -> int:

@@ -50,9 +50,11 @@ def mean_steps(values: Any, *, mask: Any = None, length: Any = None) -> tf.Tenso
         [[2.0]]
     """
     values, mask = _values_and_mask(values, mask, length)
-    total = tf.reduce_sum(zero_masked_steps(values, mask), axis=1)
-    count = tf.reduce_sum(tf.cast(mask, tf.float32), axis=1, keepdims=True)
-    return total / tf.cast(tf.maximum(count, 1.0), values.dtype)
+    # Sums over many steps lose too much in half precision, or are past its range.
+    dtype = tf.float64 if values.dtype == tf.float64 else tf.float32
+    total = tf.reduce_sum(tf.cast(zero_masked_steps(values, mask), dtype), axis=1)
+    count = tf.reduce_sum(tf.cast(mask, dtype), axis=1, keepdims=True)
+    return tf.cast(total / tf.maximum(count, 1.0), values.dtype)
 
 
 def max_steps(values: Any, *, mask: Any = None, length: Any = None) -> tf.Tensor:
@@ -71,8 +73,6 @@ def max_steps(values: Any, *, mask: Any = None, length: Any = None) -> tf.Tensor
 
 def _values_and_mask(values: Any, mask: Any, length: Any) -> tuple[tf.Tensor, tf.Tensor]:
     values = tf.convert_to_tensor(values)
-    if mask is None:
-        mask = getattr(values, "_keras_mask", None)
     mask = joined_mask(values, mask, length)
     return values, tf.ones(tf.shape(values)[:2], tf.bool) if mask is None else mask
 

@@ -59,16 +59,12 @@ def run_directions(
         was given.
     """
     cell = lstms[0].cell
-    dropping = training and (cell.dropout or cell.recurrent_dropout)
     kernel = choose_kernel(
         kernel,
         units=lstms[0].units,
         dtype=lstms[0].compute_dtype,
         masked=mask is not None,
-        plain=_is_plain(cell)
-        and not (training and cell.recurrent_dropout)
-        # Keras's other implementation drops the inputs of each gate apart.
-        and not (dropping and cell.implementation == 1),
+        plain=_is_plain(cell) and not (training and cell.recurrent_dropout),
     )
     pairs = list(zip(state[::2], state[1::2], strict=True))
     if kernel == "keras":
@@ -87,7 +83,7 @@ def run_directions(
     directions = []
     for lstm, (h, c) in zip(lstms, pairs, strict=True):
         steps_in = inputs
-        if dropping:
+        if training and cell.dropout:
             dropout: Any = lstm.cell.get_dropout_mask(inputs[:, 0])
             steps_in = inputs * tf.convert_to_tensor(dropout)[:, tf.newaxis]
             lstm.cell.reset_dropout_mask()
@@ -144,6 +140,13 @@ def _run_keras(
 
     Gives outputs, h and c of one direction; see `run_directions`.
     """
+    if inputs.shape[0] == 0:  # Keras's cell takes no empty batch: it is given a row, and drops it.
+        inputs, h, c = (
+            tf.concat([part, tf.zeros([1, *part.shape[1:]], part.dtype)], axis=0)
+            for part in (inputs, *state)
+        )
+        outputs, h, c = _run_keras(lstm, inputs, None, (h, c), wanted, training)
+        return outputs[:0], h[:0], c[:0]
     if mask is None:
         outputs, h, c = lstm(inputs, initial_state=list(state), training=training)
         return _in_order(lstm, outputs, wanted), h, c

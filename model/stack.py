@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from lengthwise.model.masked_bilstm import MaskedBiLSTM
+from lengthwise.model.masked_recurrence import joined_mask
 from lengthwise.model.pooling import last_steps
 
 
@@ -85,15 +87,18 @@ class MaskedBiLSTMStack(keras.layers.Layer):
     def call(
         self, inputs: Any, mask: Any = None, length: Any = None, training: bool | None = None
     ) -> Any:
-        hidden = self.bilstms[0](inputs, mask=mask, length=length, training=training)
+        mask = joined_mask(tf.convert_to_tensor(inputs), mask, length)
+        hidden = self.bilstms[0](inputs, mask=mask, training=training)
         for dropper, bilstm in zip(self.droppers, self.bilstms[1:], strict=True):
             given = hidden
             hidden = dropper(hidden, training=training)
-            hidden = bilstm(hidden, mask=mask, length=length, training=training)
+            hidden = bilstm(hidden, mask=mask, training=training)
             if self.residual:
                 if not bilstm.return_sequences:
-                    given = last_steps(given, mask=mask, length=length)
+                    given = last_steps(given, mask=mask)
                 hidden = hidden + given
+        if mask is not None and self.return_sequences:
+            hidden._keras_mask = mask
         return hidden
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:

@@ -8,11 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 
-def first_order_only(kernel: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def first_order_only(
+    kernel: str, *inputs: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes a gradient function raise when it is differentiated.
 
     Args:
         kernel: name for the message.
+        *inputs: tensors that the function uses beside its arguments: it depends on them too.
 
     Returns:
         A decorator for functions of tensors.
@@ -28,10 +31,13 @@ def first_order_only(kernel: str) -> Callable[[Callable[..., Any]], Callable[...
                 "LENGTHWISE_KERNEL=scan"
             )
 
-        @tf.custom_gradient
-        def guarded(*upstream: Any) -> Any:
-            return gradients(*upstream), refuse
+        def run(*upstream: Any) -> Any:
+            @tf.custom_gradient
+            def guarded(*_: Any) -> Any:
+                return gradients(*upstream), refuse
 
-        return guarded
+            return guarded(*upstream, *inputs)
+
+        return run
 
     return decorate

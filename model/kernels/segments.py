@@ -119,7 +119,7 @@ def segmented_lstm(
         blocks = run_blocks(x, gates, h, c)
         results = collect(blocks, h, c)
 
-        @first_order_only(name)
+        @first_order_only(name, x, kernel, recurrent, bias, h, c)
         def gradients(outputs_up: Any, h_up: Any, c_up: Any) -> Any:
             zero = tf.zeros([1, units], x.dtype)
             outputs_up = tf.reshape(outputs_up, [-1, units])

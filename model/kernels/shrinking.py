@@ -99,7 +99,7 @@ def shrinking_lstms(
             outputs = tf.zeros([tf.shape(steps.mask)[0], 0, len(ways), units], flat[0].dtype)
         ends = [tf.gather(end, order.places) for one in ran for end in (one.last_h, one.last_c)]
 
-        @first_order_only("packed")
+        @first_order_only("packed", *flat)
         def gradients(outputs_up: Any, *last_up: Any) -> Any:
             found = []
             kept = ran if training else run(flat, keep=True)

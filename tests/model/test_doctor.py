@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,135 @@ def test_good_models_have_no_findings(total):
         assert found(model) == []
 
 
+def mean_by_hand():
+    tokens = keras.Input((None,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    real: Any = keras.ops.cast(keras.ops.not_equal(tokens, 0), "float32")
+    real = real[:, :, None]
+    total: Any = keras.ops.sum(embedded * real, axis=1)
+    return keras.Model(tokens, total / keras.ops.sum(real, axis=1))
+
+
+def attention_by_hand():
+    frames, mask = frames_and_mask()
+    hidden = L.Dense(4)(frames)
+    to_steps = keras.ops.matmul(hidden, keras.ops.transpose(hidden, (0, 2, 1)))  # (B, T, T)
+    to_steps = keras.ops.where(mask[:, None, :], to_steps, -1e9)
+    hidden = keras.ops.matmul(keras.ops.softmax(to_steps), hidden)
+    scores = keras.ops.where(mask, L.Dense(1)(hidden)[:, :, 0], -1e9)  # (B, T)
+    weights: Any = keras.ops.softmax(scores)
+    return keras.Model([frames, mask], keras.ops.sum(weights[:, :, None] * hidden, axis=1))
+
+
+def features_of_a_row(steps, size):
+    frames = keras.Input((steps, 3), name="frames")
+    mask = keras.Input((steps,), dtype="bool", name="mask")
+    features = keras.Input((size,), name="features")
+    joined = L.Concatenate()([MaskedBiLSTM(2)(frames, mask=mask), features])
+    return keras.Model([frames, mask, features], joined)
+
+
+def mask_of_numbers(dtype):
+    frames = keras.Input((None, 3), name="frames")
+    mask = keras.Input((None,), dtype=dtype, name="attention_mask")
+    real = keras.ops.not_equal(mask, 0)
+    return keras.Model([frames, mask], L.Bidirectional(L.LSTM(3))(frames, mask=real))
+
+
+def fixed_batch():
+    frames = keras.Input(batch_shape=(3, None, 2))
+    return keras.Model(frames, L.LSTM(3, stateful=True)(L.Masking()(frames)))
+
+
+def half_precision():
+    tokens = keras.Input((None,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True, dtype="mixed_float16")(tokens)
+    hidden = L.MultiHeadAttention(2, 16, dtype="mixed_float16")(embedded, embedded)
+    return keras.Model(tokens, L.GlobalAveragePooling1D(dtype="mixed_float16")(hidden))
+
+
+def not_a_number():
+    tokens = keras.Input((None,), dtype="int32")
+    return keras.Model(tokens, keras.ops.log(L.LSTM(4)(L.Embedding(20, 4, mask_zero=True)(tokens))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        mean_by_hand,
+        attention_by_hand,
+        lambda: features_of_a_row(None, 9),
+        lambda: features_of_a_row(8, 8),
+        lambda: features_of_a_row(8, 12),
+        lambda: mask_of_numbers("int32"),
+        lambda: mask_of_numbers("float32"),
+        fixed_batch,
+        half_precision,
+        not_a_number,
+    ],
+    ids=[
+        "mean by hand",
+        "attention by hand",
+        "features of a row",
+        "as many features as steps",
+        "more features than steps",
+        "integer mask",
+        "float mask",
+        "fixed batch",
+        "half precision",
+        "NaN",
+    ],
+)
+def test_right_models_of_all_kinds_raise_no_alarm(make):
+    assert found(make()) == []
+
+
+def test_normalization_over_padding_in_training_is_told():
+    frames, mask = frames_and_mask()
+    hidden = L.BatchNormalization(name="guilty")(frames)
+    model = keras.Model([frames, mask], MaskedBiLSTM(2)(hidden, mask=mask))
+    (finding,) = check_masks(model)
+    assert (finding.kind, finding.layer) == ("padding read", "guilty")
+    assert "statistics in training" in finding.message
+    hidden = L.BatchNormalization()(frames, mask=mask)
+    assert found(keras.Model([frames, mask], MaskedBiLSTM(2)(hidden, mask=mask))) == []
+
+
+def test_names_that_only_contain_mask_or_length_are_data():
+    masked_ids = keras.Input((None,), dtype="int32", name="masked_ids")
+    valence = keras.Input((), name="valence")
+    hidden = L.Bidirectional(L.LSTM(3), name="bi")(L.Embedding(20, 4)(masked_ids))
+    model = keras.Model([masked_ids, valence], hidden * valence[:, None])
+    assert found(model) == [("no mask", ""), ("padding read", "bi")]
+
+
+def test_models_over_strings_ask_for_a_batch():
+    texts = keras.Input((), dtype="string")
+    tokens = L.TextVectorization(vocabulary=["do", "re", "mi"])(texts)
+    embedded = L.Embedding(5, 4, mask_zero=True)(tokens)
+    model = keras.Model(texts, L.Bidirectional(L.LSTM(3))(embedded))
+    with pytest.raises(UsageError, match="takes strings"):
+        check_masks(model)
+    assert found(model, np.array(["do re mi", "mi"])) == []
+
+
+def test_steps_of_a_python_loop_are_followed_as_a_whole():
+    class Loop(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.cell = L.LSTMCell(2)
+
+        def call(self, frames):
+            state = [frames[:, 0, :2] * 0] * 2
+            for step in range(frames.shape[1]):
+                _, state = self.cell(frames[:, step], state)
+            return state[0]
+
+    frames = np.ones((2, 4, 3), np.float32)
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    assert found(Loop(), frames, mask=mask) == [("padding read", "")]
+
+
 @pytest.mark.parametrize("total", [None, 8])
 def test_layer_that_was_given_no_mask_is_named(total):
     frames, mask = frames_and_mask(total)
@@ -80,6 +211,16 @@ def test_concatenation_with_an_unmasked_tensor_drops_the_mask():
     model = keras.Model([tokens, other], L.LSTM(3, name="above")(joined))
     assert found(model) == [("mask dropped", "joined"), ("padding read", "above")]
     assert "calls padding real to above" in check_masks(model)[0].message
+
+
+def test_masking_that_does_not_know_the_padding_is_named():
+    frames = keras.Input((None, 3))
+    masked = L.Masking(-1.0, name="guilty")(L.Rescaling(0.5)(frames))
+    model = keras.Model(frames, L.Bidirectional(L.LSTM(3), name="above")(masked))
+    dropped, read = check_masks(model)
+    assert (dropped.kind, dropped.layer) == ("mask dropped", "guilty")
+    assert "calls padding real to above" in dropped.message
+    assert (read.kind, read.layer) == ("padding read", "above")
 
 
 @pytest.mark.parametrize("layer", ["conv", "pool", "last"])

@@ -35,7 +35,7 @@ def built(layer, batch=None):
 
 def test_length_is_a_mask_of_the_first_steps():
     layer = built(MaskedBiLSTM(UNITS, return_sequences=True))
-    lengths = np.array([4, 2, 0, 1])
+    lengths = np.array([3, 2, 0, 1])  # no row is full
     mask = np.arange(4) < lengths[:, np.newaxis]
     np.testing.assert_array_equal(layer(steps(), length=lengths), layer(steps(), mask=mask))
 
@@ -71,6 +71,23 @@ def test_initial_state_is_where_both_directions_start(kernel):
     np.testing.assert_array_equal([s[3] for s in ours[1:]], [s[3] for s in state])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mask": MASK[:, :, np.newaxis]},
+        {"mask": MASK[:1]},
+        {"mask": MASK[0]},
+        {"mask": MASK[:, :3]},
+        {"length": [[4], [2], [0], [1]]},
+        {"length": [4, 2]},
+    ],
+    ids=["(B, T, 1)", "(1, T)", "(T,)", "(B, T - 1)", "length (B, 1)", "length of fewer rows"],
+)
+def test_mask_of_another_shape_is_refused(said):
+    with pytest.raises(ValueError, match=r"must be \(B, T\) and a length \(B,\): for .*4, 4, 2"):
+        built(MaskedBiLSTM(UNITS))(steps(), **said)
+
+
 def test_initial_state_does_not_hide_the_implicit_mask():
     layer = built(MaskedBiLSTM(UNITS))
     embedded = keras.layers.Embedding(10, WIDTH, mask_zero=True)(np.array([[5, 6, 0, 0]]))
@@ -83,6 +100,12 @@ def test_initial_state_does_not_hide_the_implicit_mask():
 def test_number_of_initial_states_is_checked():
     with pytest.raises(ValueError, match="4 tensors, h and c of each direction, not 2"):
         built(MaskedBiLSTM(UNITS))(steps(), initial_state=[np.zeros((4, UNITS))] * 2)
+
+
+@pytest.mark.parametrize("shape", [(1, UNITS), (4, UNITS + 1), (UNITS,)])
+def test_shape_of_initial_states_is_checked(shape):
+    with pytest.raises(ValueError, match=r"of shape \(4, 3\), rows and units, not"):
+        built(MaskedBiLSTM(UNITS))(steps(), initial_state=[np.zeros(shape, np.float32)] * 4)
 
 
 @pytest.mark.parametrize("kernel", ["packed", "keras"])
@@ -100,6 +123,15 @@ def test_stateful_layer_goes_on_where_it_was(kernel):
     assert len(layer.weights) == 3
 
 
+def test_state_that_is_carried_is_as_precise_as_the_layer():
+    layer = built(MaskedLSTM(UNITS, stateful=True, dtype="float64"), batch=4)
+    whole = built(MaskedLSTM(UNITS, dtype="float64"))
+    first, second = steps(seed=1), steps(seed=2)
+    layer(first)
+    both = np.concatenate([first, second], 1)
+    np.testing.assert_allclose(layer(second), whole(both), atol=1e-12)
+
+
 def test_stateful_layer_asks_for_a_fixed_batch():
     with pytest.raises(ValueError, match="fixed batch size"):
         MaskedBiLSTM(UNITS, stateful=True).build((None, None, WIDTH))
@@ -114,6 +146,24 @@ def test_dropout_is_that_of_keras(kernel):
     np.testing.assert_allclose(run(kernel), run("keras"), atol=1e-6)
     layer = built(MaskedBiLSTM(UNITS, dropout=0.5, seed=3, kernel=kernel))
     assert np.abs(run(kernel) - layer(steps(), mask=MASK)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kernel", ["packed", "keras"])
+def test_dropout_is_drawn_anew_in_every_call(kernel):
+    layer = built(MaskedBiLSTM(UNITS, dropout=0.5, kernel=kernel))
+    first = np.asarray(layer(steps(), mask=MASK, training=True))
+    assert np.abs(first - layer(steps(), mask=MASK, training=True)).max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.2, "recurrent_dropout": 0.5}])
+def test_with_the_seed_of_keras_the_same_is_dropped_at_every_step(options):
+    layer = built(MaskedBiLSTM(UNITS, seed=3, **options))
+    theirs = layer.to_bidirectional()
+    mask = np.array([[True, True, True, False]])
+    ours = layer(steps()[:1], mask=mask, training=True)
+    expected = theirs(steps()[:1], mask=tf.constant(mask), training=True)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert np.abs(ours - layer(steps()[:1], mask=mask)).max() > 1e-3
 
 
 def test_dropout_of_padding_that_holds_nan_is_harmless():
@@ -194,6 +244,23 @@ def test_from_bidirectional_refuses_directions_that_differ():
     theirs = keras.layers.Bidirectional(forward, backward_layer=backward)
     with pytest.raises(ValueError, match=r"differing: \['dropout'\]"):
         MaskedBiLSTM.from_bidirectional(theirs)
+
+
+def test_from_bidirectional_refuses_a_forward_direction_that_goes_backwards():
+    theirs = keras.layers.Bidirectional(
+        keras.layers.LSTM(2, go_backwards=True), backward_layer=keras.layers.LSTM(2)
+    )
+    with pytest.raises(ValueError, match="no LSTM with go_backwards=True"):
+        MaskedBiLSTM.from_bidirectional(theirs)
+
+
+def test_frozen_layer_stays_frozen_both_ways():
+    theirs = keras.layers.Bidirectional(keras.layers.LSTM(2))
+    theirs.build((None, None, WIDTH))
+    theirs.trainable = False
+    ours = MaskedBiLSTM.from_bidirectional(theirs)
+    assert ours.trainable_weights == []
+    assert ours.to_bidirectional().trainable_weights == []
 
 
 def test_stateful_layer_comes_from_bidirectional_and_goes_back():
@@ -397,6 +464,16 @@ def test_stack_never_sees_padding(return_sequences, residual, tmp_path):
     model.save(tmp_path / "stack.keras")
     loaded: Any = keras.saving.load_model(tmp_path / "stack.keras")
     np.testing.assert_array_equal(loaded([x, lengths]), outputs)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_stack_marks_its_outputs_for_the_layers_above(residual):
+    stack = MaskedBiLSTMStack(UNITS, layers=2, residual=residual, return_sequences=True)
+    stack.build((None, None, WIDTH))
+    length = np.array([4, 2, 0, 1])
+    for said in ({"length": length}, {"mask": np.arange(4) < length[:, np.newaxis]}):
+        outputs: Any = stack(steps(), **said)
+        np.testing.assert_array_equal(outputs._keras_mask, np.arange(4) < length[:, np.newaxis])
 
 
 def test_residual_stack_ends_where_its_sequences_end():

@@ -32,6 +32,11 @@ def test_mean_and_max_are_over_real_steps(pooling, of):
     np.testing.assert_allclose(pooled(pooling())[:3], expected, atol=1e-6)
 
 
+def test_mean_of_many_steps_is_right_in_half_precision():
+    values = np.full((1, 3000, 1), 300, np.float16)  # their sum is past the range of float16
+    assert MeanPooling(dtype="float16")(values, length=[2999]).numpy().tolist() == [[300]]
+
+
 @pytest.mark.parametrize("make", POOLINGS)
 def test_padding_moves_no_bit_of_outputs_and_gradients(make):
     pooling = make()
