@@ -161,6 +161,18 @@ def test_absurd_sizes_of_a_parquet_footer_are_refused(tmp_path, footer):
         read_all(path)
 
 
+def test_more_rows_than_values_in_a_parquet_footer_are_refused(tmp_path):
+    path, rows = tmp_path / "a.parquet", 12_345
+    pq.write_table(pa.table({"x": pa.array([[1, 2]] * rows, pa.list_(pa.int8()))}), path)
+    data = path.read_bytes()
+    # Counts are zigzag varints, here of three bytes.
+    count = bytes([0xF2, 0xC0, 0x01])
+    assert data.count(count) >= 2
+    path.write_bytes(data.replace(count, bytes([0x80, 0x89, 0x7A])))
+    with pytest.raises(InputError, match=r"row group 0 cannot be read: .* values in 1000000 rows"):
+        read_all(path)
+
+
 def test_a_flipped_bit_in_a_page_of_parquet_is_found(tmp_path):
     path = tmp_path / "a.parquet"
     column = pa.array([list(range(200))] * 9, pa.list_(pa.int64()))
