@@ -15,7 +15,7 @@ def test_an_account_balances_or_is_refused():
     tally = Tally(read=9, written=7, dropped={"empty": 2}, rejected={"faulty": 1}, pieces=1)
     assert tally.account(7).balanced
     for records, wrong in ((6, tally), (7, replace(tally, read=8)), (7, replace(tally, pieces=0))):
-        with pytest.raises(UnbalancedError, match="accounts do not balance: . rows were read"):
+        with pytest.raises(UnbalancedError, match=r"accounts do not balance: . rows were read"):
             wrong.account(records)
 
 
