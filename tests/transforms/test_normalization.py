@@ -7,7 +7,7 @@ import pytest
 
 from lengthwise.dataset import Feature, PlanError
 from lengthwise.transforms.normalization import normalization_of, normalize
-from lengthwise.transforms.statistics import summarize
+from lengthwise.transforms.statistics import Summary, summarize
 
 X = Feature("x", "float32")
 
@@ -27,6 +27,13 @@ def test_a_value_that_never_changes_becomes_zero_and_is_not_blown_up(kind, value
     constants = constants_of(kind, values, high=10.0)
     assert (constants.shift, constants.scale) == ((float(values[0]),), (1.0,))
     assert not normalize(values, constants).any()
+
+
+def test_a_spread_that_is_lost_to_rounding_divides_by_nothing():
+    one = 1 << 1074
+    found = Summary(count=2, total=2 * one, squares=2 * one, low=1.0, high=1.0000001)
+    constants = normalization_of("zscore", [found], X, low=1.0, high=1.0000001)
+    assert (constants.shift, constants.scale) == ((1.0,), (1.0,))
 
 
 def test_each_kind_is_what_its_name_says():

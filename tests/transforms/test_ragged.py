@@ -295,6 +295,12 @@ def test_a_null_sequence_beside_one_with_steps_is_of_another_length():
     assert faults.tolist() == [NULL_SEQUENCE, NULL_SEQUENCE, UNEQUAL_LENGTHS, NULL_SEQUENCE, 0]
 
 
+def test_a_null_context_is_a_fault_of_rows_without_a_sequence_too():
+    x = pa.array([None, [], [1], None], pa.list_(pa.int64()))
+    _, faults = rows_of([], ["c"], x=x, c=pa.array([None, None, None, 1], pa.int64()))
+    assert faults.tolist() == [NULL_CONTEXT] * 3 + [NULL_SEQUENCE]
+
+
 def test_what_a_null_row_covers_is_no_other_length():
     steps = pa.array([1.0, 2.0, 3.0], pa.float32())
     mask = pa.array([False, True, False])
