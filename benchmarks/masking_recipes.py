@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.masked_rows import UNITS, WIDTH, Rows
+from benchmarks.packed_sequence import run_packed
 from lengthwise.model import MaskedBiLSTM
 
 L = keras.layers
@@ -33,6 +34,7 @@ class Recipe:
         right: whether that is what each sequence alone gives.
         when: when it is right, or why it is not.
         ours: the line of Lengthwise that does it.
+        needs: a package that Lengthwise does not install.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Recipe:
     right: bool
     when: str
     ours: str = "MaskedBiLSTM(units)(x, mask=mask)"
+    needs: str | None = None
 
 
 def _run(rows: Rows, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
@@ -67,8 +70,22 @@ def _operation_after_masking(rows: Rows) -> tuple[Any, Any]:
     return _run(rows, L.Masking(0.0)(rows.steps) * 1.0)
 
 
+class _InferredMask(L.Layer):
+    """Takes every step that is not 0 in all features for a real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return tf.reduce_any(tf.not_equal(inputs, 0), axis=-1)
+
+
 def _inferred(rows: Rows) -> tuple[Any, Any]:
-    return _run(rows, rows.steps, tf.reduce_any(tf.not_equal(rows.steps, 0), axis=-1))
+    return _run(rows, _InferredMask()(rows.steps))
 
 
 def _outputs_times_mask(rows: Rows) -> tuple[Any, Any]:
@@ -155,6 +172,11 @@ def _ours(rows: Rows) -> tuple[Any, Any]:
         mine._value = theirs._value
     outputs, forward, _, backward, _ = layer(rows.steps, mask=rows.mask)
     return outputs, tf.concat([forward, backward], axis=-1)
+
+
+def _packed_sequence(rows: Rows) -> tuple[Any, Any]:
+    weights = [weight.value for weight in rows.bilstm.trainable_variables]
+    return run_packed(rows.steps, np.asarray(rows.lengths), weights)
 
 
 _READ = "never: the backward direction starts in the padding, the forward one ends in it"
@@ -281,14 +303,14 @@ RECIPES = (
         "LastStepPooling()(outputs, mask=mask)",
     ),
     Recipe(
-        "mask inferred: `any(x != 0)`",
+        "custom layer that infers the mask: `any(x != 0)`",
         "plain",
         _inferred,
         True,
         "as long as no real step is 0 in all features",
     ),
     Recipe(
-        "mask inferred, some real steps are 0",
+        "custom layer that infers the mask, some real steps are 0",
         "zeros are real",
         _inferred,
         False,
@@ -362,6 +384,15 @@ RECIPES = (
         _LENGTH,
     ),
     Recipe("ragged tensor, `to_tensor()`", "plain", _ragged_without_mask, False, _READ, _LENGTH),
+    Recipe(
+        "PyTorch's `pack_padded_sequence`",
+        "padding holds anything",
+        _packed_sequence,
+        True,
+        "where padding is on the right and no row is empty; it takes no other mask",
+        _LENGTH,
+        "torch",
+    ),
     Recipe(
         "`MaskedBiLSTM`", "padding holds anything", _ours, True, "always, for every mask", "itself"
     ),

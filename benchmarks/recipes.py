@@ -5,6 +5,8 @@ Writes the table of `docs/masking.md` between its two marks:
     python benchmarks/recipes.py            # prints the table
     python benchmarks/recipes.py --write    # and puts it into docs/masking.md
 
+One recipe is PyTorch's: `pip install torch`.
+
 Deviations are the largest over all rows: of outputs at real steps, of the last h of both
 directions, and of the gradients by all six weights, relative to the largest gradient. An output of
 an LSTM lies within ±1.
