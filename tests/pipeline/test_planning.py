@@ -256,3 +256,20 @@ def test_fixed_boundaries_are_taken_as_given(write_input, tmp_path):
             names=NAMES,
             options=PlanOptions(strategy="fixed", boundaries=(7, 19), align=1),
         )
+
+
+@pytest.mark.parametrize("how", [{"num_buckets": 2}, {"strategy": "fixed", "boundaries": (5, 9)}])
+def test_boundaries_are_multiples_of_what_they_are_aligned_to(write_input, how):
+    path = write_input("a.parquet", pa.table({"x": [[1] * length for length in (2, 5, 9)]}))
+    plan = make_plan([path], names=FeatureNames(), options=PlanOptions(align=4, **how))
+    assert plan.max_lengths == (8, 12)
+
+
+def test_canonical_records_have_the_shortest_integers(write_input, tmp_path):
+    path = write_input("a.parquet", pa.table({"x": [[1, 2, 3, 70_000]] * 9}))
+    sizes = [
+        sum(shard.nbytes for shard in build([path], tmp_path / name, options=options).shards)
+        for name, options in (("c", PlanOptions(canonical=True)), ("s", PlanOptions()))
+    ]
+    # Eight slots of three bytes, of which seven would need one.
+    assert sizes[1] - sizes[0] == 9 * 7 * 2
