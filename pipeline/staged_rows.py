@@ -66,9 +66,6 @@ class _MappedFile:
                 self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # it is empty
             raise _damaged(staging) from None
-        if hasattr(mmap, "MADV_SEQUENTIAL"):
-            # Otherwise the kernel moves each page that is let go of to those it keeps, at a price.
-            self._pages.madvise(mmap.MADV_SEQUENTIAL)
         self.data = pa.py_buffer(self._pages)
 
     def holds(self, data: pa.Buffer) -> bool:
