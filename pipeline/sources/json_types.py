@@ -131,6 +131,8 @@ def _column_type(
 ) -> pa.DataType:
     depth, leaf = nested_lists(type_)
     if name in options.types:
+        # Without a value to be seen, only what is declared says that it is a sequence.
+        depth = max(depth, int(pa.types.is_null(type_) and name in options.sequences))
         leaf = DECLARED_TYPES[options.types[name]]
     plain = leaf
     for _ in range(depth):

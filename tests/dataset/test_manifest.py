@@ -19,7 +19,7 @@ from lengthwise.dataset import (
     Shard,
     verify,
 )
-from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME, document_crc32c
+from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME, data_folders, document_crc32c
 from lengthwise.dataset.record import RecordLayout
 from tests.dataset.conftest import LAYOUTS
 
@@ -167,6 +167,14 @@ def test_an_edited_manifest_is_refused(dataset, change):
     with pytest.raises(ManifestError, match="was changed after the build; run `lengthwise verify`"):
         Manifest.load(dataset.root)
     Manifest.load(dataset.root, check_crc=False)
+
+
+def test_data_folders_are_folders_and_no_links(tmp_path):
+    for name in ("data-0123456789abcdef", "data-of-mine", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data-fedcba9876543210").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data-00000000000000ff").write_text("")
+    assert data_folders(tmp_path) == [tmp_path / "data-0123456789abcdef"]
 
 
 def test_a_folder_without_a_manifest_is_no_dataset(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lengthwise.dataset import InputError
-from lengthwise.pipeline.sources import SourceOptions
+from lengthwise.pipeline.sources import InputFile, SourceOptions, open_file, read_unit
 from tests.pipeline.conftest import ragged_table
 from tests.pipeline.sources.conftest import read_all
 
@@ -67,6 +68,16 @@ def test_units_are_runs_of_batches(tmp_path):
     reading = read_all(write_stream(tmp_path / "a.arrow"), SourceOptions(unit_bytes=15_000))
     assert len(reading.source.units) == 3
     assert len(read_all(tmp_path / "a.arrow").source.units) == 1
+
+
+@pytest.mark.parametrize("writer", ["file", "stream"])
+def test_a_file_that_has_other_rows_than_were_counted_is_refused(tmp_path, writer):
+    path = WRITERS[writer](tmp_path / "a.arrow")
+    source = open_file(InputFile(str(path), "a.arrow"), SourceOptions())
+    (unit,) = source.units
+    unit = dataclasses.replace(unit, rows=121)
+    with pytest.raises(InputError, match=r"120 rows were read, 121 were counted"):
+        list(read_unit(unit, source.columns, SourceOptions()))
 
 
 @pytest.mark.parametrize("writer", ["file", "stream", "feather", "parquet"])

@@ -63,6 +63,14 @@ def test_nulls_stay_nulls(write):
     assert reading.rows[1] == {"x": None, "v": None}
 
 
+def test_a_sequence_without_a_value_is_of_its_declared_type(write):
+    path = write("a.jsonl", '{"x": [1], "s": null}\n{"x": [2], "s": null}\n')
+    options = SourceOptions(sequences=("x", "s"), types={"s": "string"})
+    reading = read_all(path, options)
+    assert reading.columns.field("s").type == pa.list_(pa.string())
+    assert [row["s"] for row in reading.rows.values()] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
