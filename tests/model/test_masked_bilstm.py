@@ -249,7 +249,10 @@ def test_survives_saving_and_loading(tmp_path):
 
 def test_config_rebuilds_the_layer():
     layer = MaskedBiLSTM(7, return_sequences=True, merge_mode=None, kernel="keras", name="bilstm")
-    assert MaskedBiLSTM.from_config(layer.get_config()).get_config() == layer.get_config()
+    copy = MaskedBiLSTM.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    assert (copy.units, copy.return_sequences, copy.kernel) == (7, True, "keras")
+    assert (copy.merge_mode, copy.name) == (None, "bilstm")
 
 
 def test_one_graph_serves_batches_of_every_length():
