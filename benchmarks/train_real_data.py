@@ -289,8 +289,8 @@ train alike: losses to 1e-5, weights to 1e-4 (`tests/model/test_keras_twin.py`, 
 to sum the gradients of an id that comes often in a batch; by itself it clips and squares each). So
 a difference in accuracy comes from other random numbers, and for ids from that; of few seeds it
 says little: one row of JapaneseVowels is 0.0027. Only with People's Daily is it larger than the
-spread, for a reason that is not known: summing those gradients moved our figure by less than 0.0001.
-What `padded_batch` costs, `benchmarks/epoch_against_keras.py` says.
+spread, for a reason that is not known: summing those gradients moved our figure by less than
+0.0001. What `padded_batch` costs, `benchmarks/epoch_against_keras.py` says.
 
 *CPU time of an epoch* is that of the whole process on one thread, without its start and the tracing
 of its first epoch: reading batches, training, validation and saving the best weights; with
