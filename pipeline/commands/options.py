@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from lengthwise.dataset.errors import PlanError, UsageError
+from lengthwise.pipeline.commands.option_list import F, with_options
 from lengthwise.pipeline.commands.value_types import (
     Boundaries,
     Buckets,
@@ -17,21 +17,15 @@ from lengthwise.pipeline.commands.value_types import (
     once,
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 def planning_options(command: F) -> F:
     """Adds the options that decide a plan."""
-    for option in reversed(_PLANNING):
-        command = option(command)
-    return command
+    return with_options(command, _PLANNING)
 
 
 def execution_options(command: F) -> F:
     """Adds the options that decide where a job runs; `-- …` goes to Beam as it is."""
-    for option in reversed(_EXECUTION):
-        command = option(command)
-    return command
+    return with_options(command, _EXECUTION)
 
 
 PLANNING_NAMES = (

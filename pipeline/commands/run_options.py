@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from lengthwise.pipeline.commands.option_list import F, with_options
 
 
 def run_options(command: F) -> F:
     """Adds the options that say which model of a run is used, and how it is loaded."""
-    for option in reversed(_RUN):
-        command = option(command)
-    return command
+    return with_options(command, _RUN)
 
 
 _RUN: tuple[Callable[[Any], Any], ...] = (

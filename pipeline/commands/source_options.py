@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import Any
 
 import click
 
 from lengthwise.dataset.errors import UsageError
+from lengthwise.pipeline.commands.option_list import F, with_options
 from lengthwise.pipeline.commands.value_types import once
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # As in pipeline.sources, which would load numpy and pyarrow only to be asked for its usage.
 FORMATS = ("parquet", "arrow", "hf", "jsonl", "csv", "tsv", "text", "tfrecord")
@@ -19,9 +18,7 @@ TOKENS = ("whitespace", "characters", "bytes")
 
 def source_options(command: F) -> F:
     """Adds the options that say how input files are read."""
-    for option in reversed(_SOURCE):
-        command = option(command)
-    return command
+    return with_options(command, _SOURCE)
 
 
 READING_NAMES = {

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lengthwise.pipeline.commands.chatter import without_chatter
+from lengthwise.pipeline.commands.option_list import with_options
 
 
 def _words(*words: str) -> Any:
@@ -203,8 +204,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 def config_options(function: Any) -> Any:
     """Decorates a command with an option for every field of `TrainConfig`, and `--config`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
+    function = with_options(function, _OPTIONS)
     return click.option(
         "--config",
         "config_path",
