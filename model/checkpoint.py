@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from lengthwise.dataset import CorruptDataError
+from lengthwise.model.run import replace_synced
 
 _DOCUMENT = "document"
 _MAX_DOCUMENT_BYTES = 1 << 26
@@ -40,9 +40,7 @@ def save_state(
     with open(temporary, "wb") as file:
         save: Any = np.savez
         save(file, **{_DOCUMENT: np.frombuffer(text, np.uint8)}, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    replace_synced(temporary, path)
 
 
 def load_state(path: Path, variables: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
