@@ -6,21 +6,21 @@ thread, written by `benchmarks/choose_kernels.py`; "full" has no padding, "bucke
 
                                                training                        inference
     (B, T, D, H)        lengths       hybrid rectangles       loop     hybrid rectangles       loop
-    (32, 50, 16, 32)    uniform          4.3        5.0        2.5        2.3        2.4        1.4
-                        bucketed         4.6        4.3        2.2        2.3        2.2        1.3
+    (32, 50, 16, 32)    uniform          3.7        4.7        2.5        2.3        2.4        1.5
+                        bucketed         4.3        4.5        2.3        2.3        2.2        1.4
                         full             4.5        4.3        2.3        2.3        2.2        1.4
-    (32, 50, 16, 64)    uniform          2.9        3.5        2.5        2.0        2.1        1.4
-                        bucketed         2.9        3.0        2.1        1.9        1.9        1.4
-                        full             3.0        3.0        2.2        1.9        1.9        1.4
-    (64, 50, 32, 96)    uniform          2.2        2.9        2.9        1.5        1.9        1.6
-                        bucketed         2.1        2.2        2.0        1.4        1.4        1.3
-                        full             2.3        2.3        2.0        1.4        1.4        1.3
-    (64, 50, 32, 128)   uniform          1.4        1.7        2.7        1.3        1.9        1.7
-                        bucketed         1.4        1.4        1.8        1.3        1.4        1.3
-                        full             1.4        1.4        1.8        1.3        1.3        1.3
-    (64, 50, 64, 256)   uniform          0.8        1.0        2.7        1.2        1.7        2.0
-                        bucketed         0.8        0.8        1.7        1.2        1.2        1.4
-                        full             0.8        0.8        1.6        1.2        1.2        1.3
+    (32, 50, 16, 64)    uniform          3.0        3.4        2.5        1.9        2.2        1.5
+                        bucketed         2.9        2.9        2.1        1.9        1.9        1.4
+                        full             3.0        3.0        2.1        1.9        1.9        1.4
+    (64, 50, 32, 96)    uniform          1.9        2.3        2.4        1.4        1.8        1.7
+                        bucketed         1.9        1.8        1.7        1.4        1.4        1.3
+                        full             1.9        1.8        1.6        1.4        1.4        1.3
+    (64, 50, 32, 128)   uniform          1.3        1.6        2.5        1.3        1.8        1.8
+                        bucketed         1.3        1.3        1.7        1.3        1.3        1.4
+                        full             1.3        1.3        1.7        1.4        1.4        1.3
+    (64, 50, 64, 256)   uniform          0.8        0.9        2.5        1.2        1.7        2.0
+                        bucketed         0.8        0.8        1.6        1.2        1.2        1.4
+                        full             0.8        0.8        1.5        1.2        1.1        1.3
 
 So `auto` is
 
