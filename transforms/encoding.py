@@ -91,7 +91,7 @@ def encode_rows(
         InputError: a row is longer than `layout.max_length`.
         SchemaError: values of a feature have another shape or type than the layout says.
     """
-    framed = RowEncoder(schema, layout, side=side, pad_value=pad_value).splice(rows)
+    framed = RowEncoder(schema, layout, side=side, pad_value=pad_value).splice(rows, {})
     seal_frames(framed)
     return framed
 
@@ -140,9 +140,7 @@ class RowEncoder:
         seal_frames(framed)
         return framed
 
-    def splice(
-        self, rows: RaggedRows, elsewhere: Mapping[str, np.ndarray] | None = None
-    ) -> np.ndarray:
+    def splice(self, rows: RaggedRows, elsewhere: Mapping[str, np.ndarray]) -> np.ndarray:
         """The strided records as `encode` makes them, (n, stride) uint8, without checksums."""
         parts = self._parts(rows)
         offsets = rows.offsets
@@ -154,7 +152,7 @@ class RowEncoder:
             if field.name not in self._padding:
                 continue
             width = math.prod(field.shape[1:]) * field.width
-            if elsewhere and field.name in elsewhere:
+            if field.name in elsewhere:
                 spans = elsewhere[field.name]
                 _check_sizes(spans, field, rows.lengths * width)
             else:

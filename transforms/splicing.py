@@ -54,8 +54,6 @@ def splice(parts: np.ndarray, inserts: Sequence[Insert], *, side: str = "right")
                [9, 2, 3, 0, 9]], dtype=uint8)
     """
     n, width = parts.shape
-    if not inserts:
-        return parts
     size = width + sum(len(insert.padding) for insert in inserts)
     if n == 0:
         return np.empty((0, size), np.uint8)
