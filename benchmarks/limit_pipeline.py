@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lengthwise.dataset.plan import Plan
-from lengthwise.transforms.encoding import encode_rows
+from lengthwise.transforms.encoding import RowEncoder
 from lengthwise.transforms.ragged import RaggedRows
 
 # As large as the batches and the blocks of the build itself.
@@ -35,6 +35,7 @@ def write_records(source: Path, output: Path, plan: Plan) -> int:
     schema = plan.schema
     (sequence,), (label,) = schema.sequences, schema.labels
     layouts = [plan.layout(max_length) for max_length in plan.max_lengths]
+    encoders = [RowEncoder(schema, layout) for layout in layouts]
     files = [open(output / f"{t:05d}.tfrecord", "wb", buffering=0) for t in plan.max_lengths]
     checksums = [0] * len(files)
     written = 0
@@ -73,7 +74,7 @@ def write_records(source: Path, output: Path, plan: Plan) -> int:
                         {sequence.name: flat[starts[first] : starts[last]]},
                         {label.name: labels[first:last]},
                     )
-                    data = encode_rows(rows, schema, layout).data.cast("B")
+                    data = encoders[bucket].encode(rows).data.cast("B")
                     file.write(data)
                     checksums[bucket] = crc32c.crc32c(data, checksums[bucket])
                     written += last - first

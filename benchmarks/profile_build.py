@@ -45,7 +45,7 @@ STAGES = {
     "gather rows": ("pipeline.exchange:gather_rows",),
     "order rows": ("pipeline.exchange:write_shard_of",),
     "view rows": ("pipeline.exchange:unpack_rows",),
-    "pad, mask, encode": ("pipeline.exchange:encode_block",),
+    "pad, mask, encode": ("transforms.encoding:RowEncoder.splice",),
     "checksums of records": ("transforms.encoding:seal_frames",),
     "write, checksum of files, sync": ("pipeline.exchange:write_shard",),
 }
@@ -105,10 +105,13 @@ def stages_timed() -> Iterator[Stopwatch]:
     with contextlib.ExitStack() as patches:
         for name, functions in STAGES.items():
             for function in functions:
-                module_name, attribute = function.split(":")
-                module = importlib.import_module(f"lengthwise.{module_name}")
-                timed = stopwatch.wrap(name, getattr(module, attribute))
-                patches.enter_context(mock.patch.object(module, attribute, timed))
+                module_name, path = function.split(":")
+                owner: Any = importlib.import_module(f"lengthwise.{module_name}")
+                *classes, attribute = path.split(".")
+                for class_name in classes:
+                    owner = getattr(owner, class_name)
+                timed = stopwatch.wrap(name, getattr(owner, attribute))
+                patches.enter_context(mock.patch.object(owner, attribute, timed))
         yield stopwatch
 
 

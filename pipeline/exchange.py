@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from lengthwise.dataset.canonical import FramedRecords
 from lengthwise.dataset.plan import Plan
-from lengthwise.dataset.schema import LENGTH
+from lengthwise.dataset.schema import LENGTH, Feature
 from lengthwise.dataset.shard import Shard, shard_name
 from lengthwise.dataset.storage import StoragePath, files_below
 from lengthwise.pipeline.staged_rows import StagedRows, StagedUnit, by_shard
@@ -35,16 +35,16 @@ from lengthwise.pipeline.strings import id_tables, with_ids
 from lengthwise.pipeline.unit_report import UnitReport
 from lengthwise.pipeline.versions import CheckVersions
 from lengthwise.pipeline.worker_counts import count_on_worker
-from lengthwise.transforms.encoding import encode_block
+from lengthwise.transforms.encoding import RowEncoder
 from lengthwise.transforms.normalization import normalize
-from lengthwise.transforms.packing import KEY, unpack_rows
+from lengthwise.transforms.packing import KEY, unpack_rows, value_column
 from lengthwise.transforms.ragged import RaggedRows
 from lengthwise.transforms.row_keys import assign_shards
 from lengthwise.transforms.row_places import concat_places, gather_rows, places_of, take_places
 from lengthwise.transforms.writing import write_shard
 
 # Bytes of records that are encoded at once.
-_BLOCK_BYTES = 2 << 20
+_BLOCK_BYTES = 4 << 20
 DATA = "data"
 
 ShardKey = tuple[str, int, int]
@@ -172,19 +172,22 @@ def write_shard_of(
     places, _held = _places_of_shard(sorted(references), job, staged)
     order = _order(places)
     layout = job.plan.layout(max_length)
+    encoder = RowEncoder(
+        job.plan.schema,
+        layout,
+        side=job.plan.options.padding,
+        pad_value=job.plan.options.pad_value,
+    )
     block_rows = max(1, _BLOCK_BYTES // layout.stride)
+    as_they_are = {value_column(feature): feature.name for feature in _staged_as_written(job.plan)}
+    others = [name for name in places.dtype.names or () if name not in as_they_are]
 
     def blocks() -> Iterator[np.ndarray | FramedRecords]:
         for first in range(0, len(order), block_rows):
-            block = gather_rows(take_places(places, order[first : first + block_rows]))
-            rows = unpack_rows(block, job.plan.schema, job.storage)
-            yield encode_block(
-                finished(rows, job.plan),
-                job.plan.schema,
-                layout,
-                side=job.plan.options.padding,
-                pad_value=job.plan.options.pad_value,
-            )
+            block = take_places(places, order[first : first + block_rows])
+            rows = unpack_rows(gather_rows(block[others]), job.plan.schema, job.storage)
+            elsewhere = {name: block[column] for column, name in as_they_are.items()}
+            yield encoder.encode(finished(rows, job.plan), elsewhere)
 
     compression = job.plan.options.compression
     name = shard_name(split, max_length, index, count, compression=compression)
@@ -218,6 +221,18 @@ def _order(places: np.ndarray) -> np.ndarray:
     if (in_order[1:] == in_order[:-1]).any():
         return np.lexsort((places[LENGTH], keys))
     return order
+
+
+def _staged_as_written(plan: Plan) -> list[Feature]:
+    """The sequences whose staged bytes are those of the records."""
+    return [
+        feature
+        for feature in plan.schema.sequences
+        if feature.dtype == "float32"
+        and not feature.element_mask
+        and feature.name not in plan.means
+        and feature.name not in plan.normalizations
+    ]
 
 
 def finished(rows: RaggedRows, plan: Plan) -> RaggedRows:

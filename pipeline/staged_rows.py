@@ -17,7 +17,7 @@ import itertools
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,8 @@ _MAPPED_UNITS = 128
 # For one page that is touched the kernel maps those around it, and all count as memory of the
 # process: a window. Where a shard takes few of the rows, each row has one of its own.
 _WINDOW_BITS = 16
+# Bytes that are read at once into the page cache: so few that the core's own cache holds the copy.
+_READ_BYTES = 256 << 10
 # Windows that are touched before their pages are let go of.
 _TOUCHED_WINDOWS = 256
 
@@ -57,12 +59,11 @@ def _damaged(folder: str) -> OutputError:
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
-    def __init__(self, path: StoragePath, staging: str, *, all_ahead: bool = False) -> None:
+    def __init__(self, path: StoragePath, staging: str, *, read_first: bool = False) -> None:
         try:
             with open_local(path) as file:
-                if all_ahead and hasattr(os, "posix_fadvise"):
-                    # One long read; what is touched later, in pieces, is in memory then.
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+                if read_first:
+                    _read_through(file)
                 self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # it is empty
             raise _damaged(staging) from None
@@ -78,6 +79,18 @@ class _MappedFile:
             self._pages.madvise(mmap.MADV_DONTNEED)
 
 
+def _read_through(file: BinaryIO) -> None:
+    """Brings a file into the page cache, from its start to its end.
+
+    Of what is read in this order Linux keeps many pages as one, where the file system can: a
+    fraction of the time to read, to map, to let go of and to delete. Of what is touched in a map,
+    or asked for by `posix_fadvise`, each page is one.
+    """
+    piece = bytearray(_READ_BYTES)
+    while os.readv(file.fileno(), [piece]):
+        pass
+
+
 class StagedUnit:
     """The rows of one unit, mapped.
 
@@ -87,7 +100,7 @@ class StagedUnit:
     """
 
     def __init__(self, staging: str, number: int) -> None:
-        self._file = _MappedFile(unit_rows_path(staging, number), staging, all_ahead=True)
+        self._file = _MappedFile(unit_rows_path(staging, number), staging, read_first=True)
         self._staging = staging
         self._number = number
 

@@ -1,13 +1,15 @@
 """Encoding: whole buckets become `tf.train.Example` records by a handful of numpy copies.
 
 All records of a bucket have one layout (see `lengthwise.dataset.record`), so a block of them is a
-matrix that starts as copies of the template, with zeros for padding. Steps are then written
-straight from the flat rows into their slots of the matrix: padding and encoding are one copy.
+matrix. What is not a sequence is written into copies of the template without their slots; the
+sequences are then spliced in from wherever they are: padding and encoding are one copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
+from dataclasses import replace
 
 import apache_beam as beam
 import numpy as np
@@ -18,8 +20,10 @@ from lengthwise.dataset.errors import SchemaError
 from lengthwise.dataset.record import Field, RecordLayout, encode_varints, varint_width
 from lengthwise.dataset.schema import LENGTH, MASK, NUMBERS, Schema
 from lengthwise.dataset.tfrecord import seal_frames
-from lengthwise.transforms.padding import PaddedBatch, observed_mask, place_steps, slot_mask
+from lengthwise.transforms.padding import PaddedBatch, observed_mask
 from lengthwise.transforms.ragged import RaggedRows
+from lengthwise.transforms.row_places import spans_in
+from lengthwise.transforms.splicing import Insert, splice
 
 
 def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
@@ -48,7 +52,8 @@ def encode_examples(batch: PaddedBatch, layout: RecordLayout) -> np.ndarray:
         array([[  5, 300,   0,   0],
                [  7,   0,   0,   0]])
     """
-    framed = _blank(len(batch), layout)
+    framed = np.empty((len(batch), layout.stride), np.uint8)
+    framed[...] = _template(layout)
     values = {**batch.features, LENGTH: batch.length, MASK: batch.mask}
     for field in layout.fields:
         if field.name not in values and field.is_mask:
@@ -86,54 +91,88 @@ def encode_rows(
         InputError: a row is longer than `layout.max_length`.
         SchemaError: values of a feature have another shape or type than the layout says.
     """
-    framed = _unsealed(rows, schema, layout, side=side, pad_value=pad_value)
+    framed = RowEncoder(schema, layout, side=side, pad_value=pad_value).splice(rows, {})
     seal_frames(framed)
     return framed
 
 
-def encode_block(
-    rows: RaggedRows,
-    schema: Schema,
-    layout: RecordLayout,
-    *,
-    side: str = "right",
-    pad_value: float = 0.0,
-) -> np.ndarray | FramedRecords:
-    """The records of rows as they stand in a shard, strided or canonical as the layout says.
+class RowEncoder:
+    """Pads and encodes ragged rows of one bucket, block after block.
 
-    Args, errors: see `encode_rows`.
-
-    Returns:
-        What `write_shard` takes.
+    Args: see `encode_rows`.
     """
-    framed = _unsealed(rows, schema, layout, side=side, pad_value=pad_value)
-    if layout.canonical:
-        return canonical_records(framed, layout)
-    seal_frames(framed)
-    return framed
 
-
-def _unsealed(
-    rows: RaggedRows, schema: Schema, layout: RecordLayout, *, side: str, pad_value: float
-) -> np.ndarray:
-    padded = [f.name for f in schema.sequences if f.encoding == NUMBERS and not f.label]
-    framed = _blank(len(rows), layout, dict.fromkeys(padded, pad_value))
-    slots = slot_mask(rows.lengths, layout.max_length, side=side)
-    for feature in schema.features:
-        field = layout[feature.name]
-        if feature.sequence:
-            _put_steps(framed, field, rows.values[feature.name], slots)
+    def __init__(
+        self, schema: Schema, layout: RecordLayout, *, side: str = "right", pad_value: float = 0.0
+    ) -> None:
+        padding = {}
+        for feature in schema.sequences:
+            value = 0.0 if feature.label or feature.encoding != NUMBERS else pad_value
+            padding[feature.name] = _payload(layout[feature.name], value)
             if feature.element_mask:
-                elements = rows.elements_of(feature.name).view(np.uint8)
-                _put_steps(framed, layout[feature.observed_name], elements, slots)
-        else:
-            _put_values(framed, field, rows.contexts[feature.name])
-    _put_values(framed, layout[LENGTH], rows.lengths)
-    mask = slots
-    if rows.observed is not None:
-        mask = observed_mask(rows, layout.max_length, side=side)
-    framed[:, layout[MASK].payload] = mask
-    return framed
+                padding[feature.observed_name] = _payload(layout[feature.observed_name])
+        self._schema = schema
+        self._layout = layout
+        self._side = side
+        self._padding = padding
+        self._around = _without_payloads(layout, padding)
+        self._template = _template(self._around)
+
+    def encode(
+        self, rows: RaggedRows, elsewhere: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray | FramedRecords:
+        """The records of rows as they stand in a shard, strided or canonical as the layout says.
+
+        Args:
+            rows: of the bucket.
+            elsewhere: sequences of float32 that `rows` does not hold -> (n,) of `row_places.SPAN`:
+                where the steps of each row are. They are copied only once.
+
+        Returns:
+            What `write_shard` takes.
+
+        Raises:
+            InputError, SchemaError: see `encode_rows`.
+        """
+        framed = self.splice(rows, elsewhere or {})
+        if self._layout.canonical:
+            return canonical_records(framed, self._layout)
+        seal_frames(framed)
+        return framed
+
+    def splice(self, rows: RaggedRows, elsewhere: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The strided records as `encode` makes them, (n, stride) uint8, without checksums."""
+        parts = self._parts(rows)
+        offsets = rows.offsets
+        steps = dict(rows.values)
+        for feature in self._schema.element_masked:
+            steps[feature.observed_name] = rows.elements_of(feature.name)
+        inserts, encoded = [], []
+        for field in self._layout.fields:
+            if field.name not in self._padding:
+                continue
+            width = math.prod(field.shape[1:]) * field.width
+            if field.name in elsewhere:
+                spans = elsewhere[field.name]
+                _check_sizes(spans, field, rows.lengths * width)
+            else:
+                encoded.append(_encoded_steps(field, steps[field.name], int(offsets[-1])))
+                spans = spans_in(encoded[-1], offsets * width)
+            at = self._around[field.name].offset
+            inserts.append(Insert(at, spans, self._padding[field.name]))
+        return splice(parts, inserts, side=self._side)
+
+    def _parts(self, rows: RaggedRows) -> np.ndarray:
+        """The records without the payloads of sequences."""
+        around = self._around
+        mask = observed_mask(rows, around.max_length, side=self._side)
+        parts = np.empty((len(rows), around.stride), np.uint8)
+        parts[...] = self._template
+        for feature in self._schema.contexts:
+            _put_values(parts, around[feature.name], rows.contexts[feature.name])
+        _put_values(parts, around[LENGTH], rows.lengths)
+        parts[:, around[MASK].payload] = mask
+        return parts
 
 
 def layout_of(batch: PaddedBatch, schema: Schema) -> RecordLayout:
@@ -198,19 +237,31 @@ def _encode(
     return max_length, encode_examples(batch, layout)
 
 
-def _blank(n: int, layout: RecordLayout, padding: Mapping[str, float] | None = None) -> np.ndarray:
-    """(n, stride) uint8: copies of the template; fields not named in `padding` are zeros."""
+def _without_payloads(layout: RecordLayout, names: Container[str]) -> RecordLayout:
+    """What is left of a layout when the payloads of some fields are cut out."""
+    fields, end = [], 0
+    for field, head in zip(layout.fields, layout.heads, strict=True):
+        shape = (0,) if field.name in names else field.shape
+        fields.append(replace(field, shape=shape, offset=end + len(head)))
+        end = fields[-1].payload.stop
+    return replace(layout, fields=tuple(fields))
+
+
+def _template(layout: RecordLayout) -> np.ndarray:
+    """(stride,) uint8: a record whose values are zeros."""
     template = np.frombuffer(layout.template, np.uint8).copy()
     for field in layout.fields:
-        value = (padding or {}).get(field.name, 0.0)
-        payload = template[field.payload]
-        if field.dtype == "float32":
-            payload[:] = np.full(field.count, value, "<f4").view(np.uint8)
-        else:
-            encode_varints(np.full((1, field.count), int(value)), field.width, payload[None])
-    framed = np.empty((n, layout.stride), np.uint8)
-    framed[...] = template
-    return framed
+        template[field.payload] = _payload(field)
+    return template
+
+
+def _payload(field: Field, value: float = 0.0) -> np.ndarray:
+    """(count * width,) uint8: the payload of a record whose values are all the same."""
+    if field.dtype == "float32":
+        return np.full(field.count, value, "<f4").view(np.uint8)
+    payload = np.empty((1, field.count * field.width), np.uint8)
+    encode_varints(np.full((1, field.count), int(value)), field.width, payload)
+    return payload[0]
 
 
 def _put_values(framed: np.ndarray, field: Field, values: np.ndarray) -> None:
@@ -224,16 +275,22 @@ def _put_values(framed: np.ndarray, field: Field, values: np.ndarray) -> None:
         encode_varints(flat, field.width, out)
 
 
-def _put_steps(framed: np.ndarray, field: Field, values: np.ndarray, slots: np.ndarray) -> None:
-    """Writes (N, *shape) steps into their slots."""
-    _check_values(values, field, (int(np.count_nonzero(slots)), *field.shape[1:]))
+def _encoded_steps(field: Field, values: np.ndarray, steps: int) -> np.ndarray:
+    """The bytes of (N, *shape) steps, C-contiguous."""
+    _check_values(values, field, (steps, *field.shape[1:]))
     if field.dtype == "float32":
-        encoded = values.astype("<f4", copy=False)
-    else:
-        count = field.count // field.shape[0]
-        encoded = np.empty((len(values), count * field.width), np.uint8)
-        encode_varints(values.reshape(len(values), count), field.width, encoded)
-    place_steps(encoded, slots, framed, offset=field.offset)
+        return np.ascontiguousarray(values, "<f4")
+    count = math.prod(field.shape[1:])
+    encoded = np.empty((steps, count * field.width), np.uint8)
+    encode_varints(values.reshape(steps, count), field.width, encoded)
+    return encoded
+
+
+def _check_sizes(spans: np.ndarray, field: Field, sizes: np.ndarray) -> None:
+    if (spans["size"] != sizes).any():
+        raise SchemaError(
+            f"feature '{field.name}': the bytes of a row are not those of as many steps"
+        )
 
 
 def _check_values(values: np.ndarray, field: Field, shape: tuple[int, ...]) -> None:

@@ -46,9 +46,11 @@ def pack_rows(rows: RaggedRows, schema: Schema) -> pa.RecordBatch:
         width = feature.size * values.itemsize
         data = pa.py_buffer(np.ascontiguousarray(values))
         if feature.sequence:
-            columns[_column(feature)] = _binary(offsets * width, data)
+            columns[value_column(feature)] = _binary(offsets * width, data)
         else:
-            columns[_column(feature)] = pa.Array.from_buffers(pa.binary(width), n, [None, data])
+            columns[value_column(feature)] = pa.Array.from_buffers(
+                pa.binary(width), n, [None, data]
+            )
         if feature.element_mask:
             known = rows.observed_of(feature.name) is not None
             mask = rows.elements_of(feature.name).reshape(-1) if known else None
@@ -60,14 +62,17 @@ def unpack_rows(packed: pa.RecordBatch, schema: Schema, storage: Mapping[str, st
     """Views packed rows as arrays, without a copy.
 
     Args:
-        packed: from `pack_rows`, possibly taken, concatenated or sliced since.
+        packed: from `pack_rows`, possibly taken, concatenated or sliced since. Features whose
+            column is not there are left out.
         schema: the features.
         storage: feature -> numpy dtype of the packed values.
     """
     lengths = packed.column(LENGTH).to_numpy().astype(np.int64)
     values, contexts, elements = {}, {}, {}
     for feature in schema.features:
-        column = packed.column(_column(feature))
+        if value_column(feature) not in packed.schema.names:
+            continue
+        column = packed.column(value_column(feature))
         dtype = np.dtype(storage[feature.name])
         if feature.sequence:
             values[feature.name] = _bytes_of(column).view(dtype).reshape(-1, *feature.shape)
@@ -98,7 +103,7 @@ def map_values(packed: pa.RecordBatch, feature: Feature, table: np.ndarray) -> p
         feature: which feature.
         table: (m,) int32.
     """
-    name = _column(feature)
+    name = value_column(feature)
     at = packed.schema.get_field_index(name)
     column = packed.column(at)
     width = feature.size * table.itemsize
@@ -120,7 +125,8 @@ def map_values(packed: pa.RecordBatch, feature: Feature, table: np.ndarray) -> p
     return packed.set_column(at, name, mapped_column)
 
 
-def _column(feature: Feature) -> str:
+def value_column(feature: Feature) -> str:
+    """The column of packed rows that holds the values of a feature."""
     # A user's feature may be called `key`; the packed columns of Lengthwise have no slash.
     return f"feature/{feature.name}"
 

@@ -82,27 +82,12 @@ def pad_rows(
             f"the lengths add up to {lengths.sum()}, but there are {len(values)} steps"
         )
     padded = np.full((len(lengths), max_length, *values.shape[1:]), value, values.dtype)
-    place_steps(values, slots, padded)
+    if padded.size:
+        # A step is moved as one opaque value, whatever its shape.
+        step = np.dtype((np.void, padded[0, 0].nbytes))
+        steps = np.ascontiguousarray(values).reshape(-1).view(step)
+        padded.reshape(-1).view(step).reshape(slots.shape)[slots] = steps
     return padded
-
-
-def place_steps(values: np.ndarray, slots: np.ndarray, out: np.ndarray, *, offset: int = 0) -> None:
-    """Writes steps into their slots; other slots stay as they are.
-
-    Args:
-        values: (N, *shape), the steps of all rows one after another.
-        slots: (n, T) bool with N ones, from `slot_mask`.
-        out: (n, …), C-contiguous; the T slots of a row stand one after another in it.
-        offset: bytes from the start of a row of `out` to its first slot.
-    """
-    if len(values) == 0:
-        return
-    # A step is moved as one opaque value, whatever its shape.
-    width = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
-    step = np.dtype((np.void, width))
-    steps = np.ascontiguousarray(values).reshape(-1).view(np.uint8).view(step)
-    rows = np.ndarray(slots.shape, step, out, offset=offset, strides=(out.strides[0], width))
-    rows[slots] = steps
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class RaggedRows:
     @property
     def offsets(self) -> np.ndarray:
         """(n + 1,) int64: the steps of row i are `offsets[i]:offsets[i + 1]`."""
-        return np.concatenate(([0], np.cumsum(self.lengths)))
+        return np.concatenate(([0], np.cumsum(self.lengths, dtype=np.int64)))
 
     def select(self, rows: np.ndarray) -> RaggedRows:
         """The rows at these positions, (m,) integers, in that order."""

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-_SPAN = np.dtype([("address", "<i8"), ("size", "<i8")])
+# Where some bytes are, and how many; a negative size is null.
+SPAN = np.dtype([("address", "<i8"), ("size", "<i8")])
 
 
 def place_dtype(schema: pa.Schema) -> np.dtype:
@@ -79,7 +80,7 @@ def concat_places(parts: Sequence[np.ndarray]) -> np.ndarray:
 def spans_of(places: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """The columns of bytes of places: name and (n,) view with the fields `address` and `size`."""
     names = places.dtype.names or ()
-    return [(name, places[name]) for name in names if places.dtype[name] == _SPAN]
+    return [(name, places[name]) for name in names if places.dtype[name] == SPAN]
 
 
 def gather_rows(places: np.ndarray) -> pa.RecordBatch:
@@ -100,8 +101,8 @@ def gather_rows(places: np.ndarray) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {}
     for name in places.dtype.names or ():
         values = places[name]
-        if values.dtype == _SPAN:
-            columns[name] = _gather(values["address"], values["size"])
+        if values.dtype == SPAN:
+            columns[name] = gather_bytes(values["address"], values["size"])
         elif values.dtype.kind == "V":
             data = pa.py_buffer(np.ascontiguousarray(values))
             columns[name] = pa.Array.from_buffers(
@@ -112,8 +113,32 @@ def gather_rows(places: np.ndarray) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _gather(address: np.ndarray, size: np.ndarray) -> pa.Array:
-    """(n,) large_binary of the bytes at some addresses; null where the size is negative."""
+def spans_in(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Where the pieces of an array are.
+
+    Args:
+        values: C-contiguous, of any type and shape.
+        offsets: (n + 1,) int64, in bytes: piece i is `offsets[i]:offsets[i + 1]`.
+
+    Returns:
+        (n,) of `SPAN`; good as long as `values` lives.
+    """
+    spans = np.empty(len(offsets) - 1, SPAN)
+    np.add(offsets[:-1], values.ctypes.data, out=spans["address"])
+    np.subtract(offsets[1:], offsets[:-1], out=spans["size"])
+    return spans
+
+
+def gather_bytes(address: np.ndarray, size: np.ndarray) -> pa.Array:
+    """Copies pieces of memory together.
+
+    Args:
+        address: (n,) int64.
+        size: (n,) int64, negative for null. All pieces must be alive.
+
+    Returns:
+        (n,) large_binary.
+    """
     n = len(size)
     null = size < 0
     seen = ~null if null.any() else slice(None)
@@ -141,7 +166,7 @@ def _gather(address: np.ndarray, size: np.ndarray) -> pa.Array:
 
 def _dtype_of(type_: pa.DataType) -> np.dtype:
     if pa.types.is_large_binary(type_):
-        return _SPAN
+        return SPAN
     if pa.types.is_fixed_size_binary(type_):
         return np.dtype((np.void, type_.byte_width))
     return np.dtype(str(type_))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lengthwise.dataset import Account, Feature, Manifest, Plan, PlanOptions, Schema, Shard
 from lengthwise.dataset.manifest import MANIFEST_NAME, PLAN_NAME
 from lengthwise.transforms import RaggedRows, assign_buckets, summarize, write_shard
-from lengthwise.transforms.encoding import encode_block
+from lengthwise.transforms.encoding import RowEncoder
 from lengthwise.transforms.lengths import length_histogram
 from lengthwise.transforms.writing import write_text
 
@@ -70,7 +70,7 @@ def write_dataset(root, *, canonical=False, compression="none"):
                     "compression": compression,
                 }
                 name = Shard(**place, records=0, steps=0, nbytes=0, crc32c=0).name
-                framed = encode_block(records, SCHEMA, plan.layout(max_length))
+                framed = RowEncoder(SCHEMA, plan.layout(max_length)).encode(records)
                 written = write_shard(data / name, [framed], compression=compression)
                 shard = Shard(
                     **place,

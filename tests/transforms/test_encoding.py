@@ -23,10 +23,14 @@ from lengthwise.transforms import (
     layout_of,
     pad_batch,
 )
+from lengthwise.transforms.encoding import RowEncoder
+from lengthwise.transforms.packing import pack_rows, unpack_rows, value_column
+from lengthwise.transforms.row_places import gather_rows, places_of, spans_in, take_places
 
 # Of the integer features of the rows in conftest.
 WIDTHS = {"id": 10, "key": 2, "pair": 10}
 TOKENS = Schema((Feature("tokens", "int64"),))
+VECTORS = Schema((Feature("id", "int64", sequence=False), Feature("x", "float32", (2,))))
 
 
 def token_rows(*rows, dtype=np.int64):
@@ -47,6 +51,42 @@ def test_padding_and_encoding_in_one_copy_gives_the_same_bytes(
     np.testing.assert_array_equal(at_once, one_by_one)
     assert at_once.shape == (len(rows), layout.stride)
     assert at_once.dtype == np.uint8
+
+
+@given(st.data(), st.sampled_from(["right", "left"]), st.booleans())
+def test_steps_that_lie_elsewhere_give_the_same_bytes(
+    ragged_batches, schema, storage, data, side, canonical
+):
+    rows = data.draw(ragged_batches)
+    layout = RecordLayout.of(schema, 9, WIDTHS, canonical=canonical)
+    encoder = RowEncoder(schema, layout, side=side, pad_value=3.0)
+    order = np.array(data.draw(st.permutations(range(len(rows)))), int)
+    packed = pack_rows(rows, schema)
+    places = take_places(places_of(packed), order)
+    elsewhere = {name: places[value_column(schema[name])] for name in ("frames", "value")}
+    others = [
+        name for name in packed.schema.names if name not in ("feature/frames", "feature/value")
+    ]
+
+    found = encoder.encode(unpack_rows(gather_rows(places[others]), schema, storage), elsewhere)
+
+    expected = encoder.encode(rows.select(order))
+    assert bytes(found.data) == bytes(expected.data)
+    if not canonical:
+        sealed = encode_rows(rows.select(order), schema, layout, side=side, pad_value=3.0)
+        assert bytes(found.data) == bytes(sealed.data)
+
+
+def test_steps_of_another_size_are_refused():
+    layout = RecordLayout.of(VECTORS, 4, {"id": 1})
+    rows = RaggedRows(np.array([2, 1]), {}, {"id": np.ones(2, np.int64)})
+    steps = np.ones((3, 2), np.float32)
+    encoder = RowEncoder(VECTORS, layout)
+
+    encoder.encode(rows, {"x": spans_in(steps, np.array([0, 16, 24]))})
+    for offsets in ([0, 8, 24], [0, 16, 16], [0, 16, 20]):
+        with pytest.raises(SchemaError, match="'x': the bytes of a row are not those of"):
+            encoder.encode(rows, {"x": spans_in(steps, np.array(offsets))})
 
 
 @given(st.data())
@@ -155,9 +195,6 @@ def test_a_row_longer_than_its_bucket_is_refused():
 
     with pytest.raises(InputError, match=r"lengths must lie within \[0, 2\], found 3 to 3"):
         encode_rows(token_rows([1, 2, 3]), TOKENS, layout)
-
-
-VECTORS = Schema((Feature("id", "int64", sequence=False), Feature("x", "float32", (2,))))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from lengthwise.transforms import (
     pad_rows,
     slot_mask,
 )
-from lengthwise.transforms.padding import place_steps
 
 DTYPES = [np.bool_, np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64]
 
@@ -98,19 +97,6 @@ def test_lengths_outside_of_the_slots_are_refused(lengths):
 def test_lengths_that_do_not_add_up_are_refused(steps):
     with pytest.raises(InputError, match=f"add up to 5, but there are {steps} steps"):
         pad_rows(np.ones(steps), np.array([2, 3]), 4)
-
-
-def test_placing_steps_leaves_everything_else_alone():
-    out = np.full((2, 20), 9, np.uint8)
-    values = np.arange(6, dtype="<u2").reshape(3, 2)
-    slots = np.array([[True, False, False], [True, True, False]])
-
-    place_steps(values, slots, out, offset=3)
-
-    expected = np.full((2, 20), 9, np.uint8)
-    expected[0, 3:7] = [0, 0, 1, 0]
-    expected[1, 3:11] = [2, 0, 3, 0, 4, 0, 5, 0]
-    np.testing.assert_array_equal(out, expected)
 
 
 @given(st.data())
