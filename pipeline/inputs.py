@@ -21,6 +21,7 @@ from lengthwise.pipeline.sources import (
     columns_to_read,
     find_files,
     open_file,
+    require_use,
 )
 from lengthwise.transforms.ragged import storage_dtypes
 
@@ -145,6 +146,7 @@ def open_input(
     reading: SourceOptions | None = None,
     *,
     element_mask: bool = False,
+    planned: SourceOptions | None = None,
 ) -> Input:
     """Finds the input and checks that all its files have the features.
 
@@ -153,14 +155,17 @@ def open_input(
         names: which columns are which, or the schema itself.
         reading: how the files are read; None tells the format of each from the file.
         element_mask: whether elements of vectors are masked by themselves; a schema says so itself.
+        planned: how a plan says that they are read.
 
     Raises:
         InputError: nothing found, or a file cannot be read.
+        UsageError: an option of reading says nothing of these files.
         SchemaError: a file lacks a column, or has it with another type.
     """
     reading = _with_roles(reading or SourceOptions(), names)
     found = find_files(inputs, reading)
     files = agree_on_columns([open_file(file, reading) for file in found])
+    require_use(reading, files, planned)
     if all(file.rows == 0 for file in files):
         raise InputError(f"{files[0].file.path}: the input has no rows")
     return input_of(files, names, reading, element_mask=element_mask)

@@ -41,6 +41,7 @@ from lengthwise.pipeline.sources import (
     find_files,
     open_file,
     read_unit,
+    require_use,
     status_of,
 )
 from lengthwise.pipeline.sources.fitting import nested_lists
@@ -144,6 +145,7 @@ make one with `lengthwise train`
     paths = [os.fspath(path) for path in inputs]
     said = _as_planned(reading or {}, loaded.plan.reading)
     options, files = _open_files(paths, loaded.inputs, said)
+    require_use(said, files, loaded.plan.reading)
     target = absolute_path(output)
     _check_output(target)
     staging = open_staging(

@@ -144,10 +144,41 @@ def test_utf16_is_refused(write):
         read_all(path)
 
 
-def test_a_list_of_objects_is_refused_with_a_way_out(write):
-    path = write("a.json", json.dumps([{"x": [1]}], indent=1))
-    with pytest.raises(InputError, match="begins with a list; JSON Lines have one object a line"):
+ROW = {"x": [1], "y": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            json.dumps([ROW]),
+            r"a\.json: begins with a list; JSON Lines .*: run `jq -c '\.\[\]' FILE",
+        ),
+        (
+            "\n" + json.dumps([ROW], indent=2),
+            "begins with a list; JSON Lines have one object a line",
+        ),
+        (json.dumps(ROW, indent=2), r"an object over several lines; .*: run `jq -c \. FILE > rows"),
+        ('{"x": [1],\r\n\r\n "y": 2}\r\n', "begins with an object over several lines"),
+        (
+            f'{{"data": [\n{json.dumps(ROW)}\n]}}',
+            "over several lines; .* '.NAME\\[]' for a list in",
+        ),
+    ],
+    ids=["a list in a line", "a list", "an object", "by hand", "a list in an object"],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_json_of_another_form_is_refused_with_a_way_out(write, text, says, pack):
+    path = write("a.json", pack(text.encode()))
+    with pytest.raises(InputError, match=says) as refused:
         read_all(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("first", ["{", '{"x": [1,', '{"x": [1], "y', '{"x": [1]', "null", ","])
+def test_a_first_line_that_was_cut_off_is_a_broken_row_and_no_other_form(write, first):
+    reading = read_all(write("a.jsonl", f"{first}\n{json.dumps(ROW)}\n"))
+    assert (list(reading.rows), list(reading.broken)) == ([1], [0])
 
 
 def test_columns_that_are_not_asked_for_may_be_anything(write):
