@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lengthwise.dataset import InputError
 from lengthwise.pipeline.sources import InputFile, SourceOptions, agree_on_columns, open_file
+from lengthwise.pipeline.sources.fitting import with_shape
 from tests.pipeline.sources.conftest import read_all
 
 
@@ -217,6 +218,19 @@ def test_types_can_be_given(write):
         "s": "string",
     }
     assert reading.broken == {1: "wrong type"}
+
+
+@pytest.mark.parametrize("values", [[[]], [None], [[], None], [[None], []]])
+def test_a_sequence_without_a_value_is_of_its_declared_shape(write, values):
+    paths = [
+        write("a.jsonl", lines_of([{"x": [[[1, 2, 3], [4, 5, 6]]]}])),
+        write("b.jsonl", lines_of([{"x": value} for value in values])),
+    ]
+    for types in ({}, {"x": "int"}):
+        options = SourceOptions(types=types, shapes={"x": (2, 3)}, sequences=("x",))
+        files = [open_file(InputFile(str(path), path.name), options) for path in paths]
+        first, second = (file.columns.field("x").type for file in agree_on_columns(files))
+        assert first == second == pa.list_(with_shape(pa.int64(), (2, 3)))
 
 
 def test_shapes_and_roles_decide_what_lists_of_lists_are(write):
