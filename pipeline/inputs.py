@@ -80,7 +80,19 @@ class Input:
         return [name for name in names if name not in self.schema.names]
 
     def check_options(self, options: PlanOptions) -> None:
-        """Raises PlanError where an option does not fit the features."""
+        """Raises PlanError where an option does not fit the features, or says nothing of them."""
+        drawn = {
+            "split": options.splits != PlanOptions().splits,
+            "split-by": options.split_by is not None,
+            "split-column": options.split_column is not None,
+        }
+        file = self.files[0].file
+        if all(file.file.split is not None for file in self.files) and any(drawn.values()):
+            option = next(name for name, given in drawn.items() if given)
+            raise PlanError(
+                f"--{option} is given, but every input has a split of its own, {file.path} is in "
+                f"'{file.split}': leave it out, or name an input without a split"
+            )
         for name, kind in options.normalize.items():
             feature = self.schema[name]
             if feature.dtype != "float32" or not feature.sequence or feature.label:

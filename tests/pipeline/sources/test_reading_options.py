@@ -62,6 +62,21 @@ def test_an_option_of_reading_may_be_for_one_of_several_files(tmp_path):
         open_input(inputs, names, SourceOptions(group_by="id", tokens="bytes"))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--split", "train=0.5,test=0.5"), ("--split-by", "x"), ("--split-column", "part")],
+)
+def test_splits_are_not_drawn_where_every_input_has_its_own(run, tmp_path, option, value):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"x": [1], "part": "dev"}\n')
+    inputs = f"train={tmp_path}/a.jsonl", f"test={tmp_path}/b.jsonl"
+    code, _, error = run("build", *inputs, tmp_path / "out", option, value)
+    assert code == 1 and not (tmp_path / "out").exists()
+    assert f"{option} is given, but every input has a split of its own, {tmp_path}/a" in error
+    code, _, error = run("build", inputs[0], inputs[1][5:], tmp_path / "out", option, value)
+    assert "has a split of its own" not in error
+
+
 def test_grouping_of_what_is_no_csv_is_wrong_usage_and_leaves_nothing(run, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"x": [1, 2], "id": 1}\n')
     arguments = (tmp_path / "a.jsonl", tmp_path / "out", "--group-by", "id", "--order-by", "t")
