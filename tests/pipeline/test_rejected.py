@@ -35,6 +35,15 @@ def write_rows(path: Path, rows: int, *, note: str = "") -> list[tuple[int, str]
     return listed
 
 
+def changed_since_it_was_built(folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    """An input, the dataset that was built of it before it had more rows, and its files."""
+    path, out = folder / "a.jsonl", folder / "out"
+    write_rows(path, 30)
+    build([path], out, names=NAMES, options=ALL)
+    write_rows(path, 50)
+    return path, out, folder_digest(out)
+
+
 def test_all_are_listed_in_the_order_of_the_input_however_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(rejected, "_ORDERED_ROWS", 7)
     monkeypatch.setattr(commit, "_ROW_GROUP_ROWS", 16)
@@ -112,11 +121,7 @@ def test_no_more_is_staged_than_can_be_let_through(tmp_path, monkeypatch, most, 
 
 
 def test_a_list_that_was_lost_from_staging_leaves_the_old_dataset(tmp_path, monkeypatch):
-    path, out = tmp_path / "a.jsonl", tmp_path / "out"
-    write_rows(path, 30)
-    build([path], out, names=NAMES, options=ALL)
-    digest = folder_digest(out)
-    write_rows(path, 50)
+    path, out, digest = changed_since_it_was_built(tmp_path)
     build_and_stop(monkeypatch, commit, "write_text", [path], out, names=NAMES, options=ALL)
     (staged,) = (out / STAGING_NAME).rglob("*.rejected.arrow")
     staged.unlink()
@@ -126,11 +131,7 @@ def test_a_list_that_was_lost_from_staging_leaves_the_old_dataset(tmp_path, monk
 
 
 def test_a_disk_that_is_full_before_the_list_is_whole_leaves_the_old_dataset(tmp_path, monkeypatch):
-    path, out = tmp_path / "a.jsonl", tmp_path / "out"
-    write_rows(path, 30)
-    build([path], out, names=NAMES, options=ALL)
-    digest = folder_digest(out)
-    write_rows(path, 50)
+    path, out, digest = changed_since_it_was_built(tmp_path)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
