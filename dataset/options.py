@@ -26,8 +26,6 @@ RESERVED_IDS = 2
 _MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
-_MOST_REJECTED = 1_000_000
-_NAMED_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -180,12 +178,6 @@ class PlanOptions:
                 "share of them, as 0.1%"
             )
         return int(match[1]) if match[1] else math.floor(rows * float(match[2]) / 100)
-
-    @property
-    def rejected_kept(self) -> int:
-        """Of how many rejected rows of a unit the text is kept: all that can be let through."""
-        limit = _MOST_REJECTED if self.max_rejected.endswith("%") else self.rejected_limit(0)
-        return min(limit, _MOST_REJECTED) + _NAMED_FAULTS
 
     @classmethod
     def from_json(cls, fields: Fields) -> PlanOptions:

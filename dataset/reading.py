@@ -25,7 +25,7 @@ _MAX_DEPTH = 16
 # What a plan does not hold: the schema says the roles, and how a file is cut changes nothing.
 _NOT_PLANNED = ("sequences", "contexts", "unit_bytes")
 # Options of the command line that are called otherwise.
-_OPTION_NAMES = {"types": "type", "shapes": "shape"}
+OPTION_NAMES = {"types": "type", "shapes": "shape"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class SourceOptions:
         mine, theirs = self.to_json(), {} if planned is None else planned.to_json()
         for name, value in theirs.items():
             if mine[name] != value:
-                option = _OPTION_NAMES.get(name, name.replace("_", "-"))
+                option = OPTION_NAMES.get(name, name.replace("_", "-"))
                 raise UsageError(
                     f"--{option} is {mine[name]!r}, in the plan it is {value!r}; leave it out, or "
                     "plan again"

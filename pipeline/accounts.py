@@ -14,30 +14,11 @@ from lengthwise.dataset.manifest import Account
 from lengthwise.dataset.reasons import REASONS
 
 # Faulty rows that a message names; the rest is counted.
-_NAMED_FAULTS = 5
+NAMED_FAULTS = 5
 
 
 class UnbalancedError(LengthwiseError):
     """Rows were lost or doubled: a defect of Lengthwise, never of the data."""
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A faulty row.
-
-    Attributes:
-        path: of its file, now.
-        file: name of its file below the inputs' common folder.
-        row: its number in the file.
-        reason: what is wrong with it.
-        raw: the row as text, cut off where it is long.
-    """
-
-    path: str
-    file: str
-    row: int
-    reason: str
-    raw: str
 
 
 @dataclass
@@ -132,15 +113,16 @@ def rejected_rows(tallies: Mapping[str, Tally]) -> dict[str, int]:
     return dict(sorted(reasons.items()))
 
 
-def fault_message(reasons: Mapping[str, int], rejected: Sequence[Rejected]) -> str:
+def fault_message(reasons: Mapping[str, int], first: Sequence[str]) -> str:
     """One line that says how many rows are faulty, why, and where the first ones are.
 
     Args:
         reasons: reason -> rows.
-        rejected: faulty rows, at least the first ones.
+        first: where the first of them are and what is wrong with each, at least `NAMED_FAULTS`
+            where there are as many.
     """
     counts = ", ".join(f"{rows} × {reason}" for reason, rows in reasons.items())
-    named = [f"{row.path}: row {row.row}: {row.reason}" for row in rejected[:_NAMED_FAULTS]]
     total = sum(reasons.values())
-    more = f"; and {total - _NAMED_FAULTS} more" if total > _NAMED_FAULTS else ""
-    return f"{total} faulty row{'s' if total > 1 else ''} ({counts}): {'; '.join(named)}{more}"
+    named = "; ".join(first[:NAMED_FAULTS])
+    more = f"; and {total - NAMED_FAULTS} more" if total > NAMED_FAULTS else ""
+    return f"{total} faulty row{'s' if total > 1 else ''} ({counts}): {named}{more}"

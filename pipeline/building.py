@@ -97,7 +97,13 @@ def build(
         reading = plan.reading if reading is None else reading.agreed_with(plan.reading)
     wanted = plan.options if plan is not None else options or PlanOptions()
     features = names or FeatureNames() if plan is None else plan.schema
-    source = open_input(inputs, features, reading, element_mask=wanted.element_mask)
+    source = open_input(
+        inputs,
+        features,
+        reading,
+        element_mask=wanted.element_mask,
+        planned=None if plan is None else plan.reading,
+    )
     target = absolute_path(out)
     job = source.job(
         wanted, target / STAGING_NAME, vocabularies=vocabularies, batch_rows=batch_rows

@@ -7,7 +7,6 @@ units are compared range by range, in bounded memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from lengthwise.dataset.errors import InputError, SchemaError
 from lengthwise.dataset.local_files import mapped
 from lengthwise.dataset.storage import StoragePath, written_whole
 from lengthwise.pipeline.ingest import IngestJob
-from lengthwise.pipeline.planning import Place
+from lengthwise.pipeline.rejected import Named
 from lengthwise.pipeline.sources.fitting import plain_columns
 from lengthwise.pipeline.staging import unit_rows_path
 from lengthwise.transforms.row_keys import numbered_keys, text_numbers
@@ -99,17 +98,17 @@ def _shown(value: Any) -> str:
     return repr(value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value)
 
 
-def places(job: IngestJob, key: str) -> Callable[[int, int], Place]:
-    """What names a row, given by its unit and number, by its key."""
+def named_by(job: IngestJob, key: str) -> Named:
+    """What names rows by their keys, as if each were a file of one row."""
 
-    def place_of(unit: int, number: int) -> Place:
-        wanted = numbered_keys(job.options.seed, key, np.array([number]))
+    def named(unit: int, numbers: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+        wanted = numbered_keys(job.options.seed, key, numbers)
         table = _keys_of(job, unit)
-        at = int(np.searchsorted(table["key"].to_numpy(), wanted[0]))
-        name = f"{key}={_shown(table['value'][at].as_py())}"
-        return name, name, 0
+        at = np.searchsorted(table["key"].chunk(0).to_numpy(), wanted)
+        values = table["value"].take(pa.array(at)).to_pylist()
+        return pa.array([f"{key}={_shown(value)}" for value in values]), np.zeros_like(numbers)
 
-    return place_of
+    return named
 
 
 def require_distinct(job: IngestJob, key: str, units: int) -> None:

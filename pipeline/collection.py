@@ -15,7 +15,6 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -40,13 +39,14 @@ from lengthwise.pipeline.collected_keys import (
     PLACE,
     UnitKeys,
     check_key,
-    places,
+    named_by,
     require_distinct,
 )
 from lengthwise.pipeline.ingest import IngestJob, ingest_batches
 from lengthwise.pipeline.inputs import FeatureNames, input_of
 from lengthwise.pipeline.planning import Findings, merged_findings
 from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.rejected import listed_rows
 from lengthwise.pipeline.runners import Execution, one_line_errors, run_pipeline
 from lengthwise.pipeline.sources import InputFile, SourceBatch, SourceFile, Unit
 from lengthwise.pipeline.sources.fitting import fit_rows, plain_columns
@@ -152,10 +152,17 @@ def build_from(
         units = _number_units(storage_path(job.staging))
         if units == 0:
             raise InputError(f"{PLACE}: has no rows")
-        findings = merged_findings(job, units, places(job, key), given=given)
+        named = named_by(job, key)
+
+        def place_of(unit: int, number: int) -> str:
+            return f"{named(unit, np.array([number]))[0][0]}: row 0"
+
+        def listed(units: Sequence[int]) -> Iterator[pa.Table]:
+            return listed_rows(job.staging, units, named)
+
+        findings = merged_findings(job, units, place_of, listed, given=given)
         require_distinct(job, key, units)
-        in_order = sorted(findings.rejected, key=lambda row: row.file)
-        return replace(findings, rejected=tuple(in_order))
+        return findings
 
     return run_build(
         target,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import crc32c
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lengthwise.dataset.document import read_document
 from lengthwise.dataset.errors import ManifestError, OutputError, PlanError
@@ -36,12 +37,15 @@ from lengthwise.dataset.storage import (
     rename,
     written_whole,
 )
-from lengthwise.pipeline.accounts import Rejected
+from lengthwise.pipeline.rejected import LISTED
 from lengthwise.pipeline.report import render_report
+from lengthwise.pipeline.row_groups import write_row_groups
 from lengthwise.pipeline.staging import is_staging
 from lengthwise.transforms.vocabulary import vocabulary_text
 from lengthwise.transforms.writing import sync_folder, write_text
 
+# Of the list of rejected rows, whose texts may be a few KiB each.
+_ROW_GROUP_ROWS = 1 << 14
 _UNFINISHED = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
 
 
@@ -85,7 +89,7 @@ def commit(
     manifest: Manifest,
     plan: Plan,
     staged: StoragePath,
-    rejected: Sequence[Rejected] = (),
+    rejected: Iterable[pa.Table] = (),
     *,
     confirm: Callable[[], None] = lambda: None,
 ) -> None:
@@ -98,7 +102,7 @@ def commit(
         manifest: of the new dataset.
         plan: of the new dataset.
         staged: folder of its shards.
-        rejected: faulty rows that were left out.
+        rejected: faulty rows that were left out, in tables with the columns of `LISTED`.
         confirm: called right before the manifest is replaced, to raise where that must not be.
     """
     plan_text = plan.dumps()
@@ -106,11 +110,11 @@ def commit(
     _move_shards(manifest, staged)
     write_text(manifest.data_folder / PLAN_NAME, plan_text)
     old_vocabularies = _vocabulary_files(manifest.root)
-    confirm()
-    write_text(manifest.root / MANIFEST_NAME, manifest.dumps())
-    write_text(manifest.root / PLAN_NAME, plan_text)
-    _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan, old_vocabularies)
-    _write_rejected(manifest.root / REJECTED_NAME, rejected)
+    with _listed(manifest.root / REJECTED_NAME, rejected):
+        confirm()
+        write_text(manifest.root / MANIFEST_NAME, manifest.dumps())
+        write_text(manifest.root / PLAN_NAME, plan_text)
+        _write_vocabularies(manifest.root / VOCABULARY_FOLDER, plan, old_vocabularies)
     write_text(manifest.root / REPORT_NAME, render_report(manifest))
     sweep(manifest)
 
@@ -195,23 +199,21 @@ def _write_vocabularies(folder: StoragePath, plan: Plan, old: set[str]) -> None:
         write_text(folder / file, vocabulary_text(plan.vocabularies[name]))
 
 
-def _write_rejected(path: StoragePath, rejected: Sequence[Rejected]) -> None:
-    """The rows that were left out because they are faulty, for people to look at."""
-    if not rejected:
-        path.unlink(missing_ok=True)
-        if path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+@contextlib.contextmanager
+def _listed(path: StoragePath, rejected: Iterable[pa.Table]) -> Iterator[None]:
+    """Writes the list of faulty rows for people to look at; it has its name when the body ends."""
+    tables = iter(rejected)
+    first = next(tables, None)
+    if first is not None:
+        tables = itertools.chain([first], tables)
+        with written_whole(path) as unfinished:
+            write_row_groups(unfinished, LISTED, tables, rows=_ROW_GROUP_ROWS, compression="snappy")
+            yield
         return
-    table = pa.table(
-        {
-            "file": pa.array([row.file for row in rejected], pa.string()),
-            "row": pa.array([row.row for row in rejected], pa.int64()),
-            "reason": pa.array([row.reason for row in rejected], pa.string()),
-            "raw": pa.array([row.raw for row in rejected], pa.string()),
-        }
-    )
-    with written_whole(path) as unfinished:
-        pq.write_table(table, unfinished)
+    yield
+    path.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()
 
 
 def text_crc32c(text: str) -> int:

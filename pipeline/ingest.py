@@ -11,6 +11,7 @@ contiguous piece of each chunk, so choosing them never moves a byte.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.accounts import Tally, merge_tallies, tally_by_split
 from lengthwise.pipeline.measuring import measure, measure_channels
+from lengthwise.pipeline.rejected import UnitRejected
 from lengthwise.pipeline.sources import BrokenRow, SourceBatch, SourceOptions, Unit, read_unit
 from lengthwise.pipeline.splitting import keys_of, splits_of, training_rows
 from lengthwise.pipeline.staging import unit_report_path, unit_rows_path, write_report
@@ -98,15 +100,20 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
     report = UnitReport(splits=list(job.splits))
     strings = UnitStrings(job)
     path = unit_rows_path(job.staging, number)
-    with written_whole(path) as unfinished, UncachedFile(unfinished) as file:
+    with (
+        written_whole(path) as unfinished,
+        UncachedFile(unfinished) as file,
+        UnitRejected(number, job, report) as rejected,
+    ):
         writer = None
         for batch in batches:
-            _reject(batch.broken, unit, job, report)
+            _reject(batch.broken, unit, job, report, rejected)
             numbers = batch.row_numbers
             keys = keys_of(numbers, unit, job)
             splits = splits_of(batch.rows, keys, unit, job, report)
             found = Found(batch.rows, numbers, keys, splits)
-            rows, splits = _usable(found, strings.as_codes(batch.rows), job, report)
+            coded = strings.as_codes(batch.rows)
+            rows, splits = _usable(found, coded, job, report, rejected)
             if len(rows) == 0:
                 continue
             strings.count(rows, training_rows(splits, job, report))
@@ -126,15 +133,23 @@ def _ingest(number: int, unit: Unit, batches: Iterable[SourceBatch], job: Ingest
     return report
 
 
-def _reject(broken: Sequence[BrokenRow], unit: Unit, job: IngestJob, report: UnitReport) -> None:
+def _reject(
+    broken: Sequence[BrokenRow],
+    unit: Unit,
+    job: IngestJob,
+    report: UnitReport,
+    rejected: UnitRejected,
+) -> None:
     """Counts rows that could not be read."""
-    for row in broken:
-        keys = keys_of(np.array([row.row]), unit, job)
-        split = report.splits[splits_of(None, keys, unit, job, report)[0]]
-        tally = Tally(read=1, rejected={row.reason: 1})
-        report.tallies = merge_tallies([report.tallies, {split: tally}])
-        if len(report.rejected) < job.options.rejected_kept:
-            report.rejected.append((row.row, row.reason, row.raw))
+    if not broken:
+        return
+    numbers = np.array([row.row for row in broken])
+    splits = splits_of(None, keys_of(numbers, unit, job), unit, job, report)
+    reasons = [row.reason for row in broken]
+    for (split, reason), rows in Counter(zip(splits.tolist(), reasons, strict=True)).items():
+        tally = Tally(read=rows, rejected={reason: rows})
+        report.tallies = merge_tallies([report.tallies, {report.splits[split]: tally}])
+    rejected.add(numbers, reasons, lambda n: [row.raw for row in broken[:n]])
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,11 @@ class Found:
 
 
 def _usable(
-    found: Found, coded: pa.RecordBatch, job: IngestJob, report: UnitReport
+    found: Found,
+    coded: pa.RecordBatch,
+    job: IngestJob,
+    report: UnitReport,
+    rejected: UnitRejected,
 ) -> tuple[RaggedRows, np.ndarray]:
     """The rows that are passed on, and their splits (n,) uint8; counts all of the batch."""
     options = job.options
@@ -174,9 +193,9 @@ def _usable(
         passed = fates[usable] == 0
         if not passed.all():
             rows = rows.select(np.flatnonzero(passed))
-        rejected = np.flatnonzero((fates != 0) & ~np.isin(fates, dropped))
-        room = max(0, options.rejected_kept - len(report.rejected))
-        report.rejected += _described(found, rejected, fates, room)
+        faulty = np.flatnonzero((fates != 0) & ~np.isin(fates, dropped))
+        reasons = [REASONS[fate] for fate in fates[faulty]]
+        rejected.add(found.numbers[faulty], reasons, lambda n: _texts(found.rows, faulty[:n]))
     tallies = tally_by_split(found.splits, fates, dropped, report.splits)
     splits = found.splits[fates == 0]
     if options.max_length is not None and (rows.lengths > options.max_length).any():
@@ -195,21 +214,16 @@ def _usable(
     return rows, splits
 
 
-def _described(
-    found: Found, rejected: np.ndarray, fates: np.ndarray, room: int
-) -> list[tuple[int, str, str]]:
-    """Number, reason and text of the first rejected rows, as many as there is room for."""
-    rejected = rejected[:room]
-    rows = found.rows.take(pa.array(rejected))
+def _texts(rows: pa.RecordBatch, positions: np.ndarray) -> list[str]:
+    """The rows at some positions as text."""
+    rows = rows.take(pa.array(positions))
     # An item of a list takes more than one character; a row may have millions that nobody sees.
     columns = [
         pc.list_slice(column, 0, _RAW_CHARACTERS) if is_list(column.type) else column
         for column in rows.columns
     ]
     shown = pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
-    texts = [json.dumps(row, default=str)[:_RAW_CHARACTERS] for row in shown.to_pylist()]
-    reasons = [REASONS[fate] for fate in fates[rejected]]
-    return list(zip(found.numbers[rejected].tolist(), reasons, texts, strict=True))
+    return [json.dumps(row, default=str)[:_RAW_CHARACTERS] for row in shown.to_pylist()]
 
 
 def _filled(rows: RaggedRows, job: IngestJob) -> RaggedRows:

@@ -21,6 +21,7 @@ from lengthwise.pipeline.sources import (
     columns_to_read,
     find_files,
     open_file,
+    require_use,
 )
 from lengthwise.transforms.ragged import storage_dtypes
 
@@ -79,7 +80,19 @@ class Input:
         return [name for name in names if name not in self.schema.names]
 
     def check_options(self, options: PlanOptions) -> None:
-        """Raises PlanError where an option does not fit the features."""
+        """Raises PlanError where an option does not fit the features, or says nothing of them."""
+        drawn = {
+            "split": options.splits != PlanOptions().splits,
+            "split-by": options.split_by is not None,
+            "split-column": options.split_column is not None,
+        }
+        file = self.files[0].file
+        if all(file.file.split is not None for file in self.files) and any(drawn.values()):
+            option = next(name for name, given in drawn.items() if given)
+            raise PlanError(
+                f"--{option} is given, but every input has a split of its own, {file.path} is in "
+                f"'{file.split}': leave it out, or name an input without a split"
+            )
         for name, kind in options.normalize.items():
             feature = self.schema[name]
             if feature.dtype != "float32" or not feature.sequence or feature.label:
@@ -145,6 +158,7 @@ def open_input(
     reading: SourceOptions | None = None,
     *,
     element_mask: bool = False,
+    planned: SourceOptions | None = None,
 ) -> Input:
     """Finds the input and checks that all its files have the features.
 
@@ -153,14 +167,17 @@ def open_input(
         names: which columns are which, or the schema itself.
         reading: how the files are read; None tells the format of each from the file.
         element_mask: whether elements of vectors are masked by themselves; a schema says so itself.
+        planned: how a plan says that they are read.
 
     Raises:
         InputError: nothing found, or a file cannot be read.
+        UsageError: an option of reading says nothing of these files.
         SchemaError: a file lacks a column, or has it with another type.
     """
     reading = _with_roles(reading or SourceOptions(), names)
     found = find_files(inputs, reading)
     files = agree_on_columns([open_file(file, reading) for file in found])
+    require_use(reading, files, planned)
     if all(file.rows == 0 for file in files):
         raise InputError(f"{files[0].file.path}: the input has no rows")
     return input_of(files, names, reading, element_mask=element_mask)

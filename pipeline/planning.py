@@ -7,8 +7,11 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
 
 from lengthwise.dataset.errors import InputError, OutputError, PlanError
 from lengthwise.dataset.options import MAX_SPLITS, RESERVED_IDS, PlanOptions
@@ -22,7 +25,7 @@ from lengthwise.dataset.storage import (
     remove_folder,
 )
 from lengthwise.pipeline.accounts import (
-    Rejected,
+    NAMED_FAULTS,
     Tally,
     fault_message,
     merge_tallies,
@@ -32,6 +35,7 @@ from lengthwise.pipeline.ingest import IngestJob, ingest_unit
 from lengthwise.pipeline.inputs import FeatureNames, Input, open_input
 from lengthwise.pipeline.measuring import channel_features
 from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.rejected import listed_rows
 from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import SourceOptions
 from lengthwise.pipeline.splitting import TRAINING_SPLIT
@@ -63,7 +67,8 @@ class Findings:
         vocabularies: feature -> its strings in the order of their ids.
         class_counts: feature -> class id -> rows or steps.
         channels: feature whose constants the plan needs -> a summary for each value of a step.
-        rejected: faulty rows, in the order of the input.
+        rejected: faulty rows, in the order of the input, as `listed_rows` gives them while they are
+            asked for, once.
     """
 
     units: int
@@ -73,7 +78,7 @@ class Findings:
     vocabularies: Mapping[str, tuple[str, ...]]
     class_counts: Mapping[str, Mapping[int, int]]
     channels: Mapping[str, Sequence[Summary]]
-    rejected: tuple[Rejected, ...]
+    rejected: Iterable[pa.Table]
 
 
 def make_plan(
@@ -154,20 +159,24 @@ def ingest(
     )
     files = [unit.file for unit in source.units]
 
-    def place_of(number: int, row: int) -> Place:
-        return files[number].path, files[number].name, row
+    def place_of(unit: int, number: int) -> str:
+        return f"{files[unit].path}: row {number}"
 
-    return merged_findings(job, len(files), place_of, given=given)
+    def named(unit: int, numbers: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+        return pa.repeat(files[unit].name, len(numbers)), numbers
 
+    def listed(units: Sequence[int]) -> Iterator[pa.Table]:
+        for unit in units:
+            yield from listed_rows(job.staging, [unit], named)
 
-# How a row is named for people: its file's path now, the name of the file, the number in it.
-Place = tuple[str, str, int]
+    return merged_findings(job, len(files), place_of, listed, given=given)
 
 
 def merged_findings(
     job: IngestJob,
     units: int,
-    place_of: Callable[[int, int], Place],
+    place_of: Callable[[int, int], str],
+    listed: Callable[[Sequence[int]], Iterable[pa.Table]],
     *,
     given: Mapping[str, Sequence[str]] | None = None,
 ) -> Findings:
@@ -177,6 +186,7 @@ def merged_findings(
         job: what the units were ingested by.
         units: how many there are.
         place_of: number of a unit, and of a row in its file -> where the row is.
+        listed: units with rejected rows -> these, see `Findings`.
         given: vocabularies that are not to be counted.
 
     Raises:
@@ -186,7 +196,8 @@ def merged_findings(
     histograms: dict[str, Mapping[int, int]] = {}
     summaries = {name: Summary() for name in job.schema.names}
     channels: dict[str, list[Summary]] = {}
-    rejected: list[Rejected] = []
+    rejecting: list[int] = []
+    first: list[str] = []
     for number, report in enumerate(unit_reports(job.staging, units)):
         if report.error is not None:
             raise InputError(report.error)
@@ -198,16 +209,16 @@ def merged_findings(
         for name, found in report.channels.items():
             previous = channels.get(name, [Summary()] * len(found))
             channels[name] = [a.merged(b) for a, b in zip(previous, found, strict=True)]
-        rejected += [
-            Rejected(*place_of(number, row), reason, raw)
-            for row, reason, raw in sorted(report.rejected)
-        ]
+        if report.faults:
+            rejecting.append(number)
+        if len(first) < NAMED_FAULTS:
+            first += [f"{place_of(number, row)}: {reason}" for row, reason in report.faults]
     if len(tallies) > MAX_SPLITS:
         raise InputError(f"the column that names the split has over {MAX_SPLITS} names")
     reasons = rejected_rows(tallies)
     limit = job.options.rejected_limit(sum(tally.read for tally in tallies.values()))
     if sum(reasons.values()) > limit:
-        raise InputError(fault_message(reasons, rejected))
+        raise InputError(fault_message(reasons, first))
     vocabularies, class_counts = vocabularies_of(
         job,
         units,
@@ -223,7 +234,7 @@ def merged_findings(
         vocabularies,
         class_counts,
         channels,
-        tuple(rejected),
+        listed(rejecting),
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -30,6 +30,7 @@ from lengthwise.dataset.local_files import mapped
 from lengthwise.dataset.schema import NUMBERS, Feature, feature_from_arrow
 from lengthwise.dataset.storage import StoragePath, absolute_path, written_whole
 from lengthwise.pipeline.progress import Progress
+from lengthwise.pipeline.row_groups import write_row_groups
 from lengthwise.pipeline.runners import Execution
 from lengthwise.pipeline.sources import (
     SourceFile,
@@ -40,6 +41,7 @@ from lengthwise.pipeline.sources import (
     find_files,
     open_file,
     read_unit,
+    require_use,
     status_of,
 )
 from lengthwise.pipeline.sources.fitting import nested_lists
@@ -143,6 +145,7 @@ make one with `lengthwise train`
     paths = [os.fspath(path) for path in inputs]
     said = _as_planned(reading or {}, loaded.plan.reading)
     options, files = _open_files(paths, loaded.inputs, said)
+    require_use(said, files, loaded.plan.reading)
     target = absolute_path(output)
     _check_output(target)
     staging = open_staging(
@@ -361,27 +364,15 @@ def _write_part(path: StoragePath, table: pa.Table) -> None:
 
 def _write_output(output: StoragePath, units: int, job: PredictJob, empty: pa.Table) -> None:
     """Joins the parts of all units into one file, whole or not at all."""
+    parts = (
+        pa.ipc.open_file(mapped(unit_rows_path(job.staging, number))).read_all()
+        for number in range(units)
+    )
     try:
         with written_whole(output) as unfinished, open(unfinished, "wb") as file:
-            with pq.ParquetWriter(file, empty.schema, compression="zstd") as writer:
-                for table in _row_groups(units, job, empty):
-                    writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+            write_row_groups(file, empty.schema, parts, rows=_ROW_GROUP_ROWS, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         sync_folder(output.parent)
     except OSError as reason:
         raise OutputError(f"{output}: cannot be written: {reason.strerror or reason}") from None
-
-
-def _row_groups(units: int, job: PredictJob, empty: pa.Table) -> Iterator[pa.Table]:
-    """The parts in tables of as many rows as a row group has, or somewhat more."""
-    waiting = empty
-    for number in range(units):
-        part = pa.ipc.open_file(mapped(unit_rows_path(job.staging, number))).read_all()
-        waiting = pa.concat_tables([waiting, part])
-        full = waiting.num_rows - waiting.num_rows % _ROW_GROUP_ROWS
-        if full:
-            yield waiting.slice(0, full)
-            waiting = waiting.slice(full)
-    if waiting.num_rows or not units:
-        yield waiting

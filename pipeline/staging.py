@@ -5,6 +5,7 @@
       staging.json            what the staged rows depend on; another build starts afresh
       units/000007.arrow       rows of a unit, packed and sorted by (split, length)
       units/000007-….strings.arrow   different strings of a feature, with counts
+      units/000007.rejected.arrow    its faulty rows, where there are any
       units/000007.json        its report; written last, so a unit with a report is whole
       shards-<plan>/…json      one for each finished shard
       shards-<plan>/data/…     the finished shards, until they are moved into the dataset
@@ -206,6 +207,11 @@ def unstaged(folder: str, units: Sequence[T]) -> list[tuple[int, T]]:
 def unit_strings_path(folder: str, number: int, feature: str) -> StoragePath:
     """Where the different strings of a feature in a unit are, with their counts."""
     return storage_path(folder) / "units" / f"{number:06d}-{quote(feature, safe='')}.strings.arrow"
+
+
+def unit_rejected_path(folder: str, number: int) -> StoragePath:
+    """Where the rejected rows of a unit are; not there where it has none."""
+    return storage_path(folder) / "units" / f"{number:06d}.rejected.arrow"
 
 
 def shards_folder(folder: str, plan_hash: str) -> StoragePath:

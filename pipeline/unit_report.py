@@ -16,7 +16,7 @@ class UnitReport:
     Attributes:
         tallies: split -> counts of rows.
         splits: names of splits; chunks refer to their positions.
-        rejected: (row number in the file, reason, the row as text), in order.
+        faults: (row number in the file, reason) of the first rejected rows.
         histograms: split -> length -> rows passed on.
         summaries: feature -> summary.
         channels: feature whose constants the plan needs -> a summary for each value of a step, of
@@ -27,7 +27,7 @@ class UnitReport:
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     splits: list[str] = field(default_factory=list)
-    rejected: list[tuple[int, str, str]] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
     histograms: dict[str, dict[int, int]] = field(default_factory=dict)
     summaries: dict[str, Summary] = field(default_factory=dict)
     channels: dict[str, list[Summary]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class UnitReport:
         return {
             "tallies": {split: tally.to_json() for split, tally in self.tallies.items()},
             "splits": self.splits,
-            "rejected": self.rejected,
+            "faults": self.faults,
             "histograms": self.histograms,
             "summaries": {name: summary.to_json() for name, summary in self.summaries.items()},
             "channels": {
@@ -54,7 +54,7 @@ class UnitReport:
         return cls(
             tallies={split: Tally(**tally) for split, tally in document["tallies"].items()},
             splits=document["splits"],
-            rejected=[tuple(row) for row in document["rejected"]],
+            faults=[tuple(fault) for fault in document["faults"]],
             histograms={
                 split: {int(length): rows for length, rows in histogram.items()}
                 for split, histogram in document["histograms"].items()

@@ -3,7 +3,7 @@
 from lengthwise.dataset.reading import FORMATS, TOKENS, SourceOptions
 from lengthwise.pipeline.sources.columns import agree_on_columns, columns_to_read
 from lengthwise.pipeline.sources.files import find_files
-from lengthwise.pipeline.sources.formats import open_file, read_unit
+from lengthwise.pipeline.sources.formats import open_file, read_unit, require_use
 from lengthwise.pipeline.sources.locations import status_of
 from lengthwise.pipeline.sources.source import (
     BrokenRow,
@@ -31,5 +31,6 @@ __all__ = [
     "open_file",
     "parse_shape",
     "read_unit",
+    "require_use",
     "status_of",
 ]

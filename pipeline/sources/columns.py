@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from lengthwise.dataset.nested import is_list
-from lengthwise.pipeline.sources.source import COLUMNS, ROLES, SourceFile
+from lengthwise.pipeline.sources.source import COLUMNS, ROLES, UNSEEN_ROLES, SourceFile
 
 
 def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
@@ -26,7 +26,7 @@ def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
     if not any(file.leaves_open for file in files):
         return tuple(files)
     types: dict[str, pa.DataType | None] = {}
-    for file in files:
+    for file in sorted(files, key=lambda file: UNSEEN_ROLES in file.leaves_open):
         for column in file.columns:
             known = types.setdefault(column.name, pa.null())
             if known is not None:
@@ -40,6 +40,9 @@ def agree_on_columns(files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
 
 
 def _wider_in(file: SourceFile, known: pa.DataType, found: pa.DataType) -> pa.DataType | None:
+    if UNSEEN_ROLES in file.leaves_open and is_list(found) and not pa.types.is_null(known):
+        # Others have seen which role it is.
+        found = found if is_list(known) else found.value_type
     # Where roles are open, a column that seemed to have one value per row gives way.
     if ROLES in file.leaves_open and is_list(known) != is_list(found):
         known, found = (type_ if is_list(type_) else pa.list_(type_) for type_ in (known, found))

@@ -35,6 +35,7 @@ from lengthwise.pipeline.sources.lines import (
 from lengthwise.pipeline.sources.source import (
     ROLES,
     TYPES,
+    UNSEEN_ROLES,
     InputFile,
     SourceBatch,
     SourceFile,
@@ -68,13 +69,13 @@ def _open(file: InputFile, options: SourceOptions, format_: str) -> SourceFile:
     group_by = _column(file, header, options.group_by)
     if options.order_by is not None:
         _column(file, header, options.order_by)
-    columns = _infer_columns(file, header, group_by, options)
+    columns, unseen = _infer_columns(file, header, group_by, options)
     if whole and whole[0].stop == TO_THE_END:
         units = whole
     else:
         units = tuple(_units(file, header, group_by, options, format_))
     return SourceFile(
-        file, format_, columns, units, identity, leaves_open=frozenset({TYPES, ROLES})
+        file, format_, columns, units, identity, leaves_open=frozenset({TYPES, ROLES, *unseen})
     )
 
 
@@ -130,7 +131,8 @@ def _column(file: InputFile, header: Header, name: str | None) -> str:
 
 def _infer_columns(
     file: InputFile, header: Header, group_by: str, options: SourceOptions
-) -> pa.Schema:
+) -> tuple[pa.Schema, set[str]]:
+    """The columns, and `UNSEEN_ROLES` where no group has a second line to tell them by."""
     text = first_lines(file, options, _INFERRED_BYTES)[header.stop :]
     types = infer_types(text, header, options)
     lines = LineParser(header, group_by, types).parse(LineBlock(text, 0, 0))
@@ -145,7 +147,7 @@ def _infer_columns(
             values = lines.steps.column(name).slice(int(offsets[0]))
             context = not constant_in_groups(values, offsets - offsets[0])[1]
         columns.append((name, type_ if context else pa.list_(type_)))
-    return pa.schema(columns)
+    return pa.schema(columns), set() if several else {UNSEEN_ROLES}
 
 
 def _units(

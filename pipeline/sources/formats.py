@@ -5,13 +5,13 @@ A format with a signature is known by it, whatever the file is called; the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 import pyarrow as pa
 
-from lengthwise.dataset.errors import InputError
-from lengthwise.dataset.reading import SourceOptions
+from lengthwise.dataset.errors import InputError, UsageError
+from lengthwise.dataset.reading import OPTION_NAMES, SourceOptions
 from lengthwise.pipeline.sources.arrow_messages import CONTINUATION, FILE_MAGIC
 from lengthwise.pipeline.sources.files import format_of_name
 from lengthwise.pipeline.sources.frames import begins_with_record
@@ -34,6 +34,15 @@ _READERS = {
     "csv": ("csv", "CSV"),
     "tsv": ("csv", "TSV"),
     "tfrecord": ("tfrecord", "TFRECORD"),
+}
+
+# Options of reading that others than these formats would pass over in silence.
+_ONLY_FOR = {
+    "tokens": ("text",),
+    "group_by": ("csv", "tsv"),
+    "order_by": ("csv", "tsv"),
+    "types": ("jsonl", "csv", "tsv"),
+    "shapes": ("parquet", "arrow", "jsonl", "tfrecord"),
 }
 
 
@@ -62,6 +71,31 @@ def read_unit(
         InputError: names the file, the place in it and the reason.
     """
     return _reader(unit.format).read(unit, columns, options, batch_rows)
+
+
+def require_use(
+    options: SourceOptions, files: Sequence[SourceFile], planned: SourceOptions | None = None
+) -> None:
+    """Checks that no option is given which says nothing of any file.
+
+    Args:
+        options: how files are read, as the user says.
+        files: at least one.
+        planned: how a plan says that they are read, which the user need not know.
+
+    Raises:
+        UsageError: names the option, the formats that it is for, and a file.
+    """
+    silent = planned or SourceOptions()
+    for name, formats in _ONLY_FOR.items():
+        value = getattr(options, name)
+        given = value not in (getattr(SourceOptions(), name), getattr(silent, name))
+        if given and not any(file.format in formats for file in files):
+            option = OPTION_NAMES.get(name, name.replace("_", "-"))
+            raise UsageError(
+                f"--{option} is for {', '.join(formats)}; {files[0].file.path} is "
+                f"{files[0].format}: leave it out, or say --format"
+            )
 
 
 def format_of(file: InputFile, options: SourceOptions) -> str:

@@ -130,6 +130,7 @@ def _column_type(
     name: str, type_: pa.DataType, shape: tuple[int, ...] | None, options: SourceOptions
 ) -> pa.DataType:
     depth, leaf = nested_lists(type_)
+    unseen = pa.types.is_null(leaf)
     if name in options.types:
         # Without a value to be seen, only what is declared says that it is a sequence.
         depth = max(depth, int(pa.types.is_null(type_) and name in options.sequences))
@@ -137,6 +138,9 @@ def _column_type(
     plain = leaf
     for _ in range(depth):
         plain = pa.list_(plain)
+    if unseen and name in options.sequences and name in options.shapes:
+        # Lists without a value do not show how deep they are.
+        return pa.list_(with_shape(leaf, options.shapes[name]))
     if depth > 0 and name in options.shapes:
         return shaped_type(plain, options.shapes[name])
     if name in options.contexts and shape is not None and len(shape) == depth:

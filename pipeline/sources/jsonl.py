@@ -6,7 +6,8 @@ nothing wrong with is tried again by halves: only what Arrow refuses is broken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -50,16 +51,32 @@ def open_jsonl(file: InputFile, options: SourceOptions) -> SourceFile:
         InputError: the file cannot be read.
     """
     units, identity = scan_lines(file, options, "jsonl")
-    text = first_lines(file, options, _INFERRED_BYTES).lstrip()
-    if text.startswith(b"["):
-        raise InputError(
-            f"{file.path}: begins with a list; JSON Lines have one object a line, as written by "
-            "`jq -c '.[]'`"
-        )
-    columns = infer_columns(text.split(b"\n"), options)
+    lines = first_lines(file, options, _INFERRED_BYTES).split(b"\n")
+    _require_lines(file, lines)
+    columns = infer_columns(lines, options)
     return SourceFile(
         file, "jsonl", columns, units, identity, leaves_open=frozenset({TYPES, COLUMNS})
     )
+
+
+def _require_lines(file: InputFile, lines: Iterable[bytes]) -> None:
+    """Raises InputError where lines begin with JSON of another form."""
+    first, second = (*itertools.islice(filter(None, map(bytes.strip, lines)), 2), b"", b"")[:2]
+    if first.startswith(b"["):
+        found, convert = "begins with a list", "`jq -c '.[]' FILE > rows.jsonl`"
+    elif _goes_on(first, second):
+        found = "begins with an object over several lines"
+        convert = "`jq -c . FILE > rows.jsonl`, or with '.NAME[]' for a list in the object"
+    else:
+        return
+    raise InputError(f"{file.path}: {found}; JSON Lines have one object a line: run {convert}")
+
+
+def _goes_on(line: bytes, following: bytes) -> bool:
+    """Whether an object goes on in the line that follows: a line that was cut off does not."""
+    if not line.startswith(b"{") or line.endswith(b"}"):
+        return False
+    return line.endswith(b"[") or (line.endswith((b"{", b",")) and following.startswith(b'"'))
 
 
 def read_jsonl(

@@ -37,6 +37,8 @@ NULL_ORDER = "null in the column of the order"
 
 # What the first rows of a file cannot say for sure.
 TYPES, ROLES, COLUMNS = "types", "roles", "columns"
+# Nothing was seen of roles, so that every column may as well be of the other.
+UNSEEN_ROLES = "unseen roles"
 
 _RAW_CHARACTERS = 1000
 
@@ -89,7 +91,8 @@ class SourceFile:
         units: its pieces, in the order of their rows.
         identity: a checksum that changes with the content, as far as that shows without decoding.
         leaves_open: what is only known from the first rows: `TYPES` of columns, `ROLES` (whether
-            one has a value per step or per row), `COLUMNS` (whether there are more).
+            one has a value per step or per row), `UNSEEN_ROLES` (of which nothing was seen either),
+            `COLUMNS` (whether there are more).
     """
 
     file: InputFile

@@ -264,8 +264,22 @@ def test_rejected_rows_are_named_by_their_keys(tmp_path):
         manifest = built(create(table, 3), out, table=table, key="id", names=X, options=options)
         assert manifest.accounts["train"].rejected == {"infinite, or beyond float32": 2}
         listed = pq.read_table(out / "rejected" / "part-00000.parquet").to_pylist()
-        assert [row["file"] for row in listed] == sorted(f"id={values[i]!r}" for i in (1, 3))
-        assert json.loads(listed[0]["raw"])["id"] == values[3]
+        assert sorted(row["file"] for row in listed) == [f"id={values[i]!r}" for i in (3, 1)]
+        for row in listed:
+            assert row["file"] == f"id={json.loads(row['raw'])['id']!r}" and row["row"] == 0
+
+
+def test_rejected_rows_have_an_order_of_their_own_however_they_come(tmp_path):
+    table = pa.table({"id": range(300), "x": [[1.0]] + [[float("inf")]] * 299})
+    options = PlanOptions(max_rejected="100%")
+    for name, rows, shuffle in (("a", 300, 1), ("b", 7, 2)):
+        made = create(shuffled(table, shuffle), rows)
+        made = built(
+            made, tmp_path / name, table=table, key="id", names=X, options=options, unit_bytes=500
+        )
+        listed = pq.read_table(tmp_path / name / "rejected" / "part-00000.parquet")
+        assert listed["file"].to_pylist() == [f"id={number}" for number in range(1, 300)]
+    assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")
 
 
 def test_a_row_past_the_limit_and_text_that_is_none_are_rejected(tmp_path):

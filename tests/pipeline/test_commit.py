@@ -137,7 +137,7 @@ def test_a_commit_killed_after_the_manifest_is_no_fault(write_input, tmp_path, m
     out = tmp_path / "out"
     build([path], out, names=NAMES)
     build_and_stop(
-        monkeypatch, commit, "_write_rejected", [path], out, names=NAMES, options=OPTIONS
+        monkeypatch, commit, "_write_vocabularies", [path], out, names=NAMES, options=OPTIONS
     )
     manifest = Manifest.load(out)
     assert manifest.max_lengths != ()

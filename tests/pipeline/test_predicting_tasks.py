@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from lengthwise.dataset import PlanOptions
 from lengthwise.model import Run, TrainConfig, load_run, read_dataset, train
-from lengthwise.pipeline import FeatureNames, build, predicting
+from lengthwise.pipeline import FeatureNames, build, make_plan, predicting
 from lengthwise.pipeline.sources import SourceOptions
 
 pytestmark = pytest.mark.usefixtures("quick_kernel")
@@ -62,14 +62,14 @@ def make_rows(count, seed=0):
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     pq.write_table(pa.Table.from_pylist(make_rows(60), TYPES), folder / "in.parquet")
-    build(
+    plan = make_plan(
         [folder / "in.parquet"],
-        folder / "out",
         names=FeatureNames(sequences=("tokens",), labels=LABELS, contexts=("weight", "id")),
         options=PlanOptions(num_buckets=2, align=1),
-        # The rows are Parquet; lines of text that are predicted later mean characters too.
-        reading=SourceOptions(tokens="characters"),
     )
+    # The rows are Parquet; lines of text that are predicted later mean characters too.
+    plan = dataclasses.replace(plan, reading=SourceOptions(tokens="characters"))
+    build([folder / "in.parquet"], folder / "out", plan=plan)
     return folder / "out"
 
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import itertools
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -131,6 +132,17 @@ def test_roles_can_be_given(write):
     path = write("b.csv", "id,x,y\na,1,1\na,1,2\n")
     options = SourceOptions(group_by="id", sequences=("x",))
     assert types_of(read_all(path, options))["x"] == "list<item: int64>"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_file_with_one_step_a_row_says_nothing_of_roles(write, order):
+    text = "id,x,y\na,1,3\na,2,3\n"
+    paths = [write("a.csv", text), write("b.csv", "id,x,y\nb,1,4\nc,2,5\n")][::order]
+    for options, y in ((BY_ID, "int64"), (replace(BY_ID, sequences=("y",)), "list<item: int64>")):
+        files = agree_on_columns([open_file(InputFile(str(p), p.name), options) for p in paths])
+        for file in files:
+            found = {column.name: str(column.type) for column in file.columns}
+            assert found == {"id": "string", "x": "list<item: int64>", "y": y}
 
 
 def test_files_agree_on_roles(write):

@@ -230,15 +230,12 @@ def test_wrong_options_are_wrong_usage(run, tmp_path, options, says):
     [
         (["--shape", "y=2"], "no column 'y', which was given a shape or a type; columns are: x"),
         (["--type", "y=int"], "no column 'y', which was given a shape or a type; columns are: x"),
-        (
-            ["--shape", "x=3x4"],
-            "list<element: int64>, which has no steps of shape 3x4",
-        ),
+        (["--shape", "x=3x4"], "list<item: int64>, which has no steps of shape 3x4"),
     ],
 )
 def test_shapes_and_types_of_what_is_not_there_are_refused(run, tmp_path, options, says):
-    pq.write_table(pa.table({"x": [[1, 2]]}), tmp_path / "a.parquet")
-    code, _, error = run("plan", tmp_path / "a.parquet", "-o", tmp_path / "p", *options)
+    (tmp_path / "a.jsonl").write_text('{"x": [1, 2]}\n')
+    code, _, error = run("plan", tmp_path / "a.jsonl", "-o", tmp_path / "p", *options)
     assert code == 1
     assert says in error
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lengthwise.dataset import InputError
 from lengthwise.pipeline.sources import InputFile, SourceOptions, agree_on_columns, open_file
+from lengthwise.pipeline.sources.fitting import with_shape
 from tests.pipeline.sources.conftest import read_all
 
 
@@ -144,10 +145,41 @@ def test_utf16_is_refused(write):
         read_all(path)
 
 
-def test_a_list_of_objects_is_refused_with_a_way_out(write):
-    path = write("a.json", json.dumps([{"x": [1]}], indent=1))
-    with pytest.raises(InputError, match="begins with a list; JSON Lines have one object a line"):
+ROW = {"x": [1], "y": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            json.dumps([ROW]),
+            r"a\.json: begins with a list; JSON Lines .*: run `jq -c '\.\[\]' FILE",
+        ),
+        (
+            "\n" + json.dumps([ROW], indent=2),
+            "begins with a list; JSON Lines have one object a line",
+        ),
+        (json.dumps(ROW, indent=2), r"an object over several lines; .*: run `jq -c \. FILE > rows"),
+        ('{"x": [1],\r\n\r\n "y": 2}\r\n', "begins with an object over several lines"),
+        (
+            f'{{"data": [\n{json.dumps(ROW)}\n]}}',
+            "over several lines; .* '.NAME\\[]' for a list in",
+        ),
+    ],
+    ids=["a list in a line", "a list", "an object", "by hand", "a list in an object"],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_json_of_another_form_is_refused_with_a_way_out(write, text, says, pack):
+    path = write("a.json", pack(text.encode()))
+    with pytest.raises(InputError, match=says) as refused:
         read_all(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("first", ["{", '{"x": [1,', '{"x": [1], "y', '{"x": [1]', "null", ","])
+def test_a_first_line_that_was_cut_off_is_a_broken_row_and_no_other_form(write, first):
+    reading = read_all(write("a.jsonl", f"{first}\n{json.dumps(ROW)}\n"))
+    assert (list(reading.rows), list(reading.broken)) == ([1], [0])
 
 
 def test_columns_that_are_not_asked_for_may_be_anything(write):
@@ -186,6 +218,19 @@ def test_types_can_be_given(write):
         "s": "string",
     }
     assert reading.broken == {1: "wrong type"}
+
+
+@pytest.mark.parametrize("values", [[[]], [None], [[], None], [[None], []]])
+def test_a_sequence_without_a_value_is_of_its_declared_shape(write, values):
+    paths = [
+        write("a.jsonl", lines_of([{"x": [[[1, 2, 3], [4, 5, 6]]]}])),
+        write("b.jsonl", lines_of([{"x": value} for value in values])),
+    ]
+    for types in ({}, {"x": "int"}):
+        options = SourceOptions(types=types, shapes={"x": (2, 3)}, sequences=("x",))
+        files = [open_file(InputFile(str(path), path.name), options) for path in paths]
+        first, second = (file.columns.field("x").type for file in agree_on_columns(files))
+        assert first == second == pa.list_(with_shape(pa.int64(), (2, 3)))
 
 
 def test_shapes_and_roles_decide_what_lists_of_lists_are(write):
