@@ -86,6 +86,19 @@ def mask_of_numbers(dtype):
     return keras.Model([frames, mask], L.Bidirectional(L.LSTM(3))(frames, mask=real))
 
 
+def vectors_of_a_row():
+    frames, mask = frames_and_mask()
+    neighbours = keras.Input((9, 3), name="neighbours")  # as many as a probe likes to have steps
+    joined = [MaskedBiLSTM(2)(frames, mask=mask), L.Flatten()(neighbours)]
+    return keras.Model([frames, mask, neighbours], L.Concatenate()(joined))
+
+
+def length_beside_a_mask_of_values():
+    tokens, length = keras.Input((None,), dtype="int32"), keras.Input((), name="length")
+    hidden = L.LSTM(3)(L.Embedding(20, 4, mask_zero=True)(tokens))
+    return keras.Model([tokens, length], hidden / length[:, None])
+
+
 def fixed_batch():
     frames = keras.Input(batch_shape=(3, None, 2))
     return keras.Model(frames, L.LSTM(3, stateful=True)(L.Masking()(frames)))
@@ -111,6 +124,8 @@ def not_a_number():
         lambda: features_of_a_row(None, 9),
         lambda: features_of_a_row(8, 8),
         lambda: features_of_a_row(8, 12),
+        vectors_of_a_row,
+        length_beside_a_mask_of_values,
         lambda: mask_of_numbers("int32"),
         lambda: mask_of_numbers("float32"),
         fixed_batch,
@@ -123,6 +138,8 @@ def not_a_number():
         "features of a row",
         "as many features as steps",
         "more features than steps",
+        "as many vectors as steps",
+        "length beside a mask of values",
         "integer mask",
         "float mask",
         "fixed batch",
@@ -202,6 +219,14 @@ def test_operation_that_drops_the_mask_and_the_layer_that_suffers(total):
     assert "hands none on to above" in kinds[0].message
     assert kinds[1].layer == "above"
     assert "was given no mask" in kinds[1].message
+
+
+def test_mask_of_numbers_tells_that_padding_may_hold_anything():
+    frames = keras.Input((8, 3), name="frames")
+    mask = keras.Input((8,), dtype="int32", name="mask")
+    hidden = L.Bidirectional(L.LSTM(4, return_sequences=True), name="lost")(frames)
+    model = keras.Model([frames, mask], MaskedBiLSTM(4)(hidden, mask=mask))
+    assert found(model) == [("padding read", "lost")]
 
 
 def test_concatenation_with_an_unmasked_tensor_drops_the_mask():
