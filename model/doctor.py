@@ -9,6 +9,7 @@ padding. The masks that Keras hands on tell where the mask got lost before.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from lengthwise.model.padding_probe import Probe, make_probe, probe_batch
 
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 _NOISE = 50.0
+_NO_MASK = "no input and no layer says which steps are real; right if none is ever padding"
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,8 @@ def check_model_file(path: str | os.PathLike[str]) -> list[Finding]:
     try:
         model: Any = keras.saving.load_model(path, compile=False)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{path}: Keras cannot load it ({reason}); load it yourself and call "
+            f"{path}: Keras cannot load it ({_reason(error)}); load it yourself and call "
             "`lengthwise.model.check_masks(model, batch)`"
         ) from error
     return _check(model, make_probe(model))
@@ -95,13 +96,19 @@ def check_masks(model: keras.Model, batch: Any = None, *, mask: Any = None) -> l
 
 
 def _check(model: keras.Model, probe: Probe) -> list[Finding]:
-    calls, outputs = trace_calls(model, probe.batch())
+    try:
+        calls, outputs = trace_calls(model, probe.batch())
+    except Exception as error:
+        raise InputError(
+            f"the model '{model.name}' does not run on the batch ({_reason(error)}); from Python, "
+            "`check_masks(model, batch)` takes a batch of yours"
+        ) from error
     masks = [m for call in calls for t in call.outputs if (m := keras_mask(t)) is not None]
     masks += [call.mask for call in calls if isinstance(call.mask, tf.Tensor)]
     findings = []
     mask = probe.mask if probe.mask is not None else (np.asarray(masks[0]) if masks else None)
     if mask is None or not (masks or probe.told):
-        findings.append(Finding("no mask", "", "no input and no layer says which steps are real"))
+        findings.append(Finding("no mask", "", _NO_MASK))
     if mask is None:
         return findings
     mask = np.asarray(mask, bool)
@@ -126,17 +133,26 @@ def _check(model: keras.Model, probe: Probe) -> list[Finding]:
     return [finding for finding in findings if needed or finding.kind != "mask dropped"]
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what Keras says, and what it says in bold below."""
+    first, *others = str(error).strip().split("\n") or [""]
+    bold = [line for line in others if line.startswith("\x1b[1m")]
+    return re.sub(r"\x1b\[\d*m", "", " ".join([first, *bold]))
+
+
 def _leaks(
     model: keras.Model, probe: Probe, calls: list[Call], outputs: list[tf.Tensor], mask: np.ndarray
 ) -> tuple[set[int], bool]:
     """Numbers of the calls that bring padding into real outputs; whether it is in the model's."""
     leaks: set[int] = set()
-    others = [probe.with_more_padding(mask), probe.with_other_padding(mask)]
-    runs = [trace_calls(model, batch) for batch in others if batch is not None]
-    if not runs:
-        # The mask is in the values, and T is fixed: padding is changed behind the layer that reads
-        # the mask from it.
-        runs = [trace_calls(model, probe.batch(), change=_noise_behind_mask)]
+    longer, others = probe.with_more_padding(mask), probe.with_other_padding(mask)
+    runs = [trace_calls(model, batch) for batch in (longer, others) if batch is not None]
+    if longer is None:
+        # T is fixed, and the mask may be in the values: padding is changed inside of the model.
+        runs.append(trace_calls(model, probe.batch(), change=_noise_behind_mask))
+    # In subclassed models something else may read what no layer does.
+    all_seen = hasattr(model, "operations")
+    read = {id(tensor) for call in calls for tensor in call.inputs} | {id(t) for t in outputs}
     moved = False
     for run, changed in runs:
         moved |= not all(_same(a, b, mask) for a, b in zip(outputs, changed, strict=True))
@@ -150,7 +166,8 @@ def _leaks(
                 for tensor, changed in zip(call.inputs, other.inputs, strict=False)
             )
             clean.update({id(t): ok for t, ok in zip(call.outputs, same, strict=True)})
-            if inputs_same and not all(same):
+            used = [id(tensor) in read or not all_seen for tensor in call.outputs]
+            if inputs_same and not all(ok for ok, use in zip(same, used, strict=True) if use):
                 leaks.add(number)
     return leaks, moved
 
@@ -183,12 +200,30 @@ def _same(a: tf.Tensor, b: tf.Tensor, mask: np.ndarray) -> bool:
     return np.allclose(first, second, rtol=0, atol=tolerance * scale, equal_nan=True)
 
 
-def _noise_behind_mask(layer: Any, inputs: Any, outputs: Any) -> Any:
-    if not (isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)):
+def _noise_behind_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> Any:
+    """Puts noise at the steps that a layer calls masked.
+
+    Where it holds zeros they stay, as something above may rely on them, but for the layers that
+    read the mask from the values.
+    """
+    if not getattr(layer, "supports_masking", False):
         return outputs
-    mask: Any = layer.compute_mask(inputs, None)
-    noise = np.random.default_rng(1).normal(size=outputs.shape) * _NOISE
-    return tf.where(mask[:, :, tf.newaxis], outputs, tf.cast(noise, outputs.dtype))
+    given = keras.tree.map_structure(keras_mask, inputs) if mask is None else mask
+    handed_on = keras.tree.flatten(layer.compute_mask(inputs, given))
+    reads_values = isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+    rng = np.random.default_rng(1)
+
+    def changed(output: Any, mask: Any) -> Any:
+        if mask is None or not output.dtype.is_floating or output.shape[:2] != mask.shape:
+            return output
+        noise = tf.cast(rng.normal(size=output.shape) * _NOISE, output.dtype)
+        real = tf.reshape(mask, [*mask.shape, *[1] * (output.shape.rank - 2)])
+        return tf.where(real if reads_values else real | (output == 0), output, noise)
+
+    flat = keras.tree.flatten(outputs)
+    masks = [*handed_on, *[None] * (len(flat) - len(handed_on))]
+    flat = [changed(*pair) for pair in zip(flat, masks, strict=False)]
+    return keras.tree.pack_sequence_as(outputs, flat)
 
 
 def _mask_of(call: Call) -> Any:
@@ -233,6 +268,11 @@ def _read(call: Call) -> Finding:
         message = f"{kind} knows no mask, and its real outputs depend on padding"
     elif mask is None:
         message = f"{kind} was given no mask, and its real outputs depend on padding"
+    elif call.mask is None:
+        message = (
+            f"{kind} was given no mask, because Keras hands on none to a layer with a second input;"
+            " its real outputs depend on padding: call it with `mask=`"
+        )
     else:
         message = f"{kind} was given the mask, and its real outputs depend on padding all the same"
     return Finding("padding read", call.layer.name, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Given a layer and what it gave: what it is made to give instead.
-Change = Callable[[Any, Any, Any], Any]
+# Given a layer, its first argument, its mask and what it gave: what it is made to give instead.
+Change = Callable[[Any, Any, Any, Any], Any]
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Call:
     @property
     def takes_mask(self) -> bool:
         """Whether the layer has an argument for a mask."""
-        return bool(getattr(self.layer, "_call_has_mask_arg", False))
+        names = inspect.signature(type(self.layer).call).parameters
+        return any(name == "mask" or name.endswith("_mask") for name in names)
 
 
 def keras_mask(tensor: Any) -> Any:
@@ -88,14 +90,15 @@ def _recorder(
         outputs = call(*args, **kwargs)
         if not tf.executing_eagerly():  # Keras finds out the shapes of a model it has not built.
             return outputs
+        mask = kwargs.get("mask", kwargs.get("query_mask"))  # the second one is that of attention
         if change is not None:
-            outputs = change(layer, args[0] if args else next(iter(kwargs.values())), outputs)
+            outputs = change(layer, args[0] if args else next(iter(kwargs.values())), mask, outputs)
         given = {k: v for k, v in kwargs.items() if k != "mask"}
         inputs = [
             value for value in keras.tree.flatten([args, given]) if isinstance(value, tf.Tensor)
         ]
         tensors = [value for value in keras.tree.flatten(outputs) if isinstance(value, tf.Tensor)]
-        calls.append(Call(layer, inputs, kwargs.get("mask"), tensors))
+        calls.append(Call(layer, inputs, mask, tensors))
         return outputs
 
     return record

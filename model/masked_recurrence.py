@@ -95,6 +95,8 @@ class MaskedRecurrence(keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         mask = previous_mask if self.return_sequences else None
+        if isinstance(mask, (list, tuple)):  # Keras would take each number for a mask of its own.
+            mask = tf.convert_to_tensor(mask)
         states = [None] * (2 * len(self.directions)) if self.return_state else []
         flat = [mask] * self.num_outputs + states
         return flat[0] if len(flat) == 1 else flat

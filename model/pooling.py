@@ -32,11 +32,14 @@ def last_steps(values: Any, *, mask: Any = None, length: Any = None) -> tf.Tenso
     """
     values, mask = _values_and_mask(values, mask, length)
     units = values.shape[2] // 2
+    # One more step, of zeros, is where rows without any real step end.
+    more = [[0, 0], [0, 1]]
+    values = tf.pad(values, [*more, [0, 0]])
     steps = tf.range(1, tf.shape(mask)[1] + 1)
-    rank = tf.where(mask, steps, 0)
-    last = tf.argmax(rank, axis=1, output_type=tf.int32)
-    first = tf.argmax(tf.where(mask, tf.reverse(steps, [0]), 0), axis=1, output_type=tf.int32)
-    values = zero_masked_steps(values, mask)
+    last, first = (
+        tf.argmax(tf.pad(tf.where(mask, rank, -1), more), axis=1, output_type=tf.int32)
+        for rank in (steps, tf.reverse(steps, [0]))
+    )
     forward = tf.gather(values[:, :, :units], last, batch_dims=1)
     backward = tf.gather(values[:, :, units:], first, batch_dims=1)
     return tf.concat([forward, backward], axis=-1)
@@ -146,7 +149,7 @@ class AttentionPooling(_Pooling):
         scores = tf.cast(self.score(self.hidden(values))[:, :, 0], tf.float32)  # (B, T)
         # Not minus infinity: a row without any real step would be 0/0.
         scores = tf.where(mask, scores, scores.dtype.min)
-        weights = tf.nn.softmax(scores, axis=1) * tf.cast(mask, tf.float32)
+        weights = tf.nn.softmax(scores, axis=1)
         return tf.einsum("bt,btd->bd", tf.cast(weights, values.dtype), values)
 
     def get_config(self) -> dict[str, Any]:

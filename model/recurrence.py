@@ -84,7 +84,8 @@ def run_directions(
     for lstm, (h, c) in zip(lstms, pairs, strict=True):
         steps_in = inputs
         if training and cell.dropout:
-            dropout: Any = lstm.cell.get_dropout_mask(inputs[:, 0])
+            step = tf.zeros([tf.shape(inputs)[0], inputs.shape[2]], given)
+            dropout: Any = lstm.cell.get_dropout_mask(step)
             steps_in = inputs * tf.convert_to_tensor(dropout)[:, tf.newaxis]
             lstm.cell.reset_dropout_mask()
         directions.append(
@@ -147,27 +148,25 @@ def _run_keras(
         )
         outputs, h, c = _run_keras(lstm, inputs, None, (h, c), wanted, training)
         return outputs[:0], h[:0], c[:0]
-    if mask is None:
-        outputs, h, c = lstm(inputs, initial_state=list(state), training=training)
-        return _in_order(lstm, outputs, wanted), h, c
-    moved = left_compaction(mask)
-    inputs = tf.gather(zero_masked_steps(inputs, mask), moved.order, batch_dims=1)  # (B, T, D)
-    # cuDNN takes no length of 0: an empty row runs over one zero step; its result is dropped.
-    lengths = tf.maximum(moved.lengths, 1)
-    outputs, h, c = lstm(
-        inputs,
-        initial_state=list(state),
-        mask=tf.sequence_mask(lengths, tf.shape(mask)[1]),
-        training=training,
-    )
-    real_rows = moved.lengths[:, tf.newaxis] > 0
+    # Nor one without steps: it is given a masked one.
+    total = tf.shape(inputs)[1]
+    missing = [[0, 0], [0, tf.cast(total == 0, tf.int32)]]
+    inputs = tf.pad(inputs, [*missing, [0, 0]])
+    real_rows, compact, rank = total > 0, None, None
+    if mask is not None:
+        mask = tf.pad(mask, missing)
+        order, rank, lengths = left_compaction(mask)
+        inputs = tf.gather(zero_masked_steps(inputs, mask), order, batch_dims=1)  # (B, T, D)
+        # cuDNN takes no length of 0: an empty row runs over one zero step; its result is dropped.
+        compact = tf.sequence_mask(tf.maximum(lengths, 1), tf.shape(mask)[1])
+        real_rows = lengths[:, tf.newaxis] > 0
+    outputs, h, c = lstm(inputs, initial_state=list(state), mask=compact, training=training)
     if wanted.sequences:
-        outputs = tf.gather(_in_order(lstm, outputs, wanted), moved.rank, batch_dims=1)
-        outputs = zero_masked_steps(outputs, mask)
+        if lstm.go_backwards:  # Keras turns them around.
+            outputs = tf.reverse(outputs, axis=[1])
+        if mask is not None:
+            outputs = zero_masked_steps(tf.gather(outputs, rank, batch_dims=1), mask)
+        outputs = outputs[:, :total]
     else:
         outputs = tf.where(real_rows, outputs, tf.zeros((), outputs.dtype))
     return outputs, tf.where(real_rows, h, state[0]), tf.where(real_rows, c, state[1])
-
-
-def _in_order(lstm: keras.layers.LSTM, outputs: tf.Tensor, wanted: Wanted) -> tf.Tensor:
-    return tf.reverse(outputs, axis=[1]) if wanted.sequences and lstm.go_backwards else outputs

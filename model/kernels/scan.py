@@ -68,8 +68,10 @@ def scan_lstm(
         return turn + 1, tf.where(real, next_h, h), tf.where(real, next_c, c), written
 
     written = tf.TensorArray(
-        inputs.dtype, size=total if sequences else 0, element_shape=[None, units]
+        inputs.dtype, size=total + 1 if sequences else 0, element_shape=[None, units]
     )
+    if sequences:  # No list to be stacked is empty.
+        written = written.write(total, tf.zeros([batch, units], inputs.dtype))
     _, h, c, written = tf.while_loop(
         lambda turn, *_: turn < total,
         body,
@@ -78,7 +80,7 @@ def scan_lstm(
         parallel_iterations=1,
     )
     if sequences:
-        outputs = tf.transpose(written.stack(), [1, 0, 2])
+        outputs = tf.transpose(written.stack()[:total], [1, 0, 2])
     else:
         outputs = tf.zeros([batch, 0, units], inputs.dtype)
     return outputs, h, c

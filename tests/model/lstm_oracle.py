@@ -52,7 +52,7 @@ def oracle(
             alone, h, c = run_alone_or_keep(sequence, weights, state[0][row], state[1][row])
             by_step = dict(zip(order.tolist(), alone, strict=True))
             zero = tf.zeros_like(h)
-            rows.append(tf.stack([by_step.get(t, zero) for t in range(len(real))]))
+            rows.append(tf.stack([zero, *(by_step.get(t, zero) for t in range(len(real)))])[1:])
             h_rows.append(h)
             c_rows.append(c)
         results = [tf.stack(rows), tf.stack(h_rows), tf.stack(c_rows)]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from lengthwise.dataset import InputError, UsageError
@@ -86,6 +87,19 @@ def mask_of_numbers(dtype):
     return keras.Model([frames, mask], L.Bidirectional(L.LSTM(3))(frames, mask=real))
 
 
+def vectors_of_a_row():
+    frames, mask = frames_and_mask()
+    neighbours = keras.Input((9, 3), name="neighbours")  # as many as a probe likes to have steps
+    joined = [MaskedBiLSTM(2)(frames, mask=mask), L.Flatten()(neighbours)]
+    return keras.Model([frames, mask, neighbours], L.Concatenate()(joined))
+
+
+def length_beside_a_mask_of_values():
+    tokens, length = keras.Input((None,), dtype="int32"), keras.Input((), name="length")
+    hidden = L.LSTM(3)(L.Embedding(20, 4, mask_zero=True)(tokens))
+    return keras.Model([tokens, length], hidden / length[:, None])
+
+
 def fixed_batch():
     frames = keras.Input(batch_shape=(3, None, 2))
     return keras.Model(frames, L.LSTM(3, stateful=True)(L.Masking()(frames)))
@@ -111,6 +125,8 @@ def not_a_number():
         lambda: features_of_a_row(None, 9),
         lambda: features_of_a_row(8, 8),
         lambda: features_of_a_row(8, 12),
+        vectors_of_a_row,
+        length_beside_a_mask_of_values,
         lambda: mask_of_numbers("int32"),
         lambda: mask_of_numbers("float32"),
         fixed_batch,
@@ -123,6 +139,8 @@ def not_a_number():
         "features of a row",
         "as many features as steps",
         "more features than steps",
+        "as many vectors as steps",
+        "length beside a mask of values",
         "integer mask",
         "float mask",
         "fixed batch",
@@ -204,6 +222,14 @@ def test_operation_that_drops_the_mask_and_the_layer_that_suffers(total):
     assert "was given no mask" in kinds[1].message
 
 
+def test_mask_of_numbers_tells_that_padding_may_hold_anything():
+    frames = keras.Input((8, 3), name="frames")
+    mask = keras.Input((8,), dtype="int32", name="mask")
+    hidden = L.Bidirectional(L.LSTM(4, return_sequences=True), name="lost")(frames)
+    model = keras.Model([frames, mask], MaskedBiLSTM(4)(hidden, mask=mask))
+    assert found(model) == [("padding read", "lost")]
+
+
 def test_concatenation_with_an_unmasked_tensor_drops_the_mask():
     tokens, other = keras.Input((None,), dtype="int32"), keras.Input((None, 2))
     embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
@@ -239,6 +265,67 @@ def test_layers_that_know_no_mask_are_named(layer):
     (read,) = [f for f in findings if f.kind == "padding read"]
     assert read.layer == ("guilty" if layer != "last" else read.layer)
     assert "knows no mask" in read.message
+
+
+def test_maximum_over_zeros_at_padding_is_told():
+    tokens = keras.Input((None,), dtype="int32")
+    hidden = L.Bidirectional(L.GRU(6, return_sequences=True))(
+        L.Embedding(20, 4, mask_zero=True)(tokens)
+    )
+    model = keras.Model(tokens, L.GlobalMaxPooling1D(name="guilty")(hidden))
+    assert found(model) == [("padding read", "guilty")]
+
+
+def test_attention_over_padding_of_a_fixed_number_of_steps_is_told():
+    """What an LSTM of Keras holds at padding is its last output: other inputs do not change it."""
+    frames, mask = frames_and_mask(8)
+    tokens = keras.Input((8,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    for inputs, hidden in (
+        (tokens, L.LSTM(4, return_sequences=True)(embedded)),
+        ([frames, mask], L.LSTM(4, return_sequences=True)(frames, mask=mask)),
+    ):
+        scores = L.Flatten()(L.Dense(1)(hidden))
+        weights = L.Softmax(name="guilty")(scores)
+        model = keras.Model(inputs, L.Dot(1)([weights, hidden]))
+        assert ("padding read", "guilty") in found(model)
+
+
+def test_keras_hands_no_mask_to_a_layer_with_a_second_input():
+    tokens, told = keras.Input((None,), dtype="int32"), []
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    start = L.LSTM(4, return_state=True)(embedded)[1:]
+    lstm = L.LSTM(4, return_sequences=True, return_state=True, name="guilty")
+    for options in ({}, {"mask": keras.ops.not_equal(tokens, 0)}):
+        steps, state, _ = lstm(embedded, initial_state=start, **options)
+        told.append(check_masks(keras.Model(tokens, state)))
+        # Padding behind the real steps changes the state, but none of the steps.
+        assert found(keras.Model(tokens, L.Dense(2)(steps))) == []
+    ((finding,), nothing) = told
+    assert (finding.kind, finding.layer, nothing) == ("padding read", "guilty", [])
+    assert "no mask, because Keras hands on none to a layer with a second" in finding.message
+
+
+def test_attention_that_was_given_no_mask_is_not_said_to_know_none():
+    frames, mask = frames_and_mask()
+    hidden = L.MultiHeadAttention(2, 4, name="guilty")(frames, frames)
+    (finding,) = check_masks(keras.Model([frames, mask], MaskedBiLSTM(3)(hidden, mask=mask)))
+    assert (finding.kind, finding.layer) == ("padding read", "guilty")
+    assert "was given no mask, and" in finding.message
+
+
+def test_model_that_does_not_run_is_told_in_one_line():
+    tokens = keras.Input((None,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+
+    class Fails(L.Layer):
+        def call(self, inputs):
+            tf.debugging.assert_less(tf.shape(inputs)[1], 2, message="too many\nsteps")
+            return inputs
+
+    with pytest.raises(InputError, match=r"does not run on the batch \(.*check_masks") as caught:
+        check_masks(keras.Model(tokens, Fails(name="fails")(embedded)))
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_model_without_any_mask_is_told():

@@ -19,6 +19,7 @@ from tests.model.lstm_oracle import UNITS, loss, oracle, random_weights, relativ
 
 # "-wide": as where a layer is wide.
 KERNELS = ["packed", "packed-wide", "hybrid", "scan", "keras"]
+ZERO = tf.UnconnectedGradients.ZERO
 FUSED = [name for name in KERNELS if name.startswith(("packed", "hybrid"))]
 
 # Up to more steps than the loop of a wide layer unrolls.
@@ -80,7 +81,7 @@ def run(kernel, lstm, inputs, mask, state, *, sequences=True, training=False):
     gradients = tape.gradient(
         total,
         [x, *state, *(v.value for v in lstm.trainable_variables)],
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        unconnected_gradients=ZERO,
     )
     return [np.asarray(r) for r in results], [
         np.asarray(tf.convert_to_tensor(g)) for g in gradients
@@ -137,12 +138,22 @@ def test_what_padding_holds_moves_no_bit(kernel, garbage):
     "mask",
     [
         np.zeros((0, 4), bool),
+        np.zeros((3, 0), bool),
+        np.zeros((0, 0), bool),
         np.zeros((3, 4), bool),
         np.ones((1, 1), bool),
         np.zeros((1, 1), bool),
         np.ones((17, 2), bool),
     ],
-    ids=["no rows", "no real step", "one step", "one masked step", "more rows than segments"],
+    ids=[
+        "no rows",
+        "no steps",
+        "nothing",
+        "no real step",
+        "one step",
+        "one masked step",
+        "more rows than segments",
+    ],
 )
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
 def test_edges_of_a_batch(kernel, mask, compiled):
@@ -160,7 +171,7 @@ def test_edges_of_a_batch(kernel, mask, compiled):
                 kernel=kernel,
             )
             total = loss(results)
-        return results, tape.gradient(total, [x, h, c])
+        return results, tape.gradient(total, [x, h, c], unconnected_gradients=ZERO)
 
     if compiled:
         both = tf.function(
@@ -174,7 +185,7 @@ def test_edges_of_a_batch(kernel, mask, compiled):
         )
     results, gradients = both(*map(tf.constant, (inputs, mask, *state)))
     if not len(mask):
-        assert [r.shape for r in results] == [(0, 4, UNITS), (0, UNITS), (0, UNITS)]
+        assert [r.shape for r in results] == [(*mask.shape, UNITS), (0, UNITS), (0, UNITS)]
         return
     expected, expected_gradients = oracle(inputs, mask, random_weights(2), state)
     for got, right in zip([*results, *gradients], [*expected, *expected_gradients], strict=False):
@@ -202,6 +213,41 @@ def test_last_output_alone_has_the_same_gradients(kernel):
     np.testing.assert_allclose(results[0], last, atol=1e-6)
     assert sequences.shape == (4, 4, UNITS)
     assert relative_error(gradients[0], tape.gradient(total, x)) < 1e-4
+
+
+def test_row_that_holds_infinity_spoils_no_other(kernel):
+    mask = np.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], bool)
+    inputs, state = random_batch(mask, 2)
+    others = [0, 1, 2]
+    results, (dx, dh, dc, *_) = run(kernel, lstm_of(2), inputs, mask, state)
+    inputs[3, :2] = np.inf
+    spoiled, (spoiled_dx, spoiled_dh, spoiled_dc, *_) = run(kernel, lstm_of(2), inputs, mask, state)
+    assert not np.isfinite(spoiled_dx[3]).all()
+    for got, right in zip(
+        [*spoiled, spoiled_dx, spoiled_dh, spoiled_dc], [*results, dx, dh, dc], strict=True
+    ):
+        np.testing.assert_allclose(got[others], right[others], atol=1e-6)
+
+
+def test_memory_that_the_fused_gradient_leaves_uninitialised_reaches_nothing(monkeypatch):
+    """Where a rectangle has no steps, as between these groups of rows."""
+    mask = np.arange(5) < np.array([[5], [5], [2], [2]])
+    inputs, state = random_batch(mask, 2)
+    _, expected = run("packed", lstm_of(2), inputs, mask, state)
+    fused, empty = tf.raw_ops.BlockLSTMGradV2, []
+
+    def spoiled(**given):
+        found = fused(**given)
+        if given["x"].shape[0]:
+            return found
+        empty.append(given["x"].shape)
+        return type(found)(*(tf.fill(value.shape, np.float32(np.nan)) for value in found))
+
+    monkeypatch.setattr(tf.raw_ops, "BlockLSTMGradV2", spoiled)
+    _, gradients = run("packed", lstm_of(2), inputs, mask, state)
+    assert (0, 2, 2) in empty
+    for got, right in zip(gradients, expected, strict=True):
+        np.testing.assert_array_equal(got, right)
 
 
 @pytest.mark.parametrize("kernel", FUSED, indirect=True)

@@ -199,10 +199,11 @@ def test_only_sequences_carry_the_mask_on(merge_mode, return_state, return_seque
         merge_mode=merge_mode, return_state=return_state, return_sequences=return_sequences
     )
     inputs = tf.constant(steps_like(MIXED_MASK))
-    mask = tf.constant(MIXED_MASK)
-    masks = [getattr(o, "_keras_mask", None) for o in keras.tree.flatten(layer(inputs, mask=mask))]
     sequences = (2 if merge_mode is None else 1) * return_sequences
-    assert [m is not None for m in masks] == [i < sequences for i in range(len(masks))]
+    for mask in (tf.constant(MIXED_MASK), MIXED_MASK.tolist()):
+        outputs = keras.tree.flatten(layer(inputs, mask=mask))
+        masks = [getattr(output, "_keras_mask", None) for output in outputs]
+        assert [m is not None for m in masks] == [i < sequences for i in range(len(masks))]
 
 
 def test_stack_carries_the_mask_through():

@@ -194,6 +194,54 @@ def test_options_of_the_cell_are_those_of_keras(options):
     assert copy.get_config() == layer.get_config()
 
 
+OPTIONS_OF_THE_CELL = {
+    "activation": "relu",
+    "recurrent_activation": "hard_sigmoid",
+    "use_bias": False,
+    "kernel_initializer": "ones",
+    "recurrent_initializer": "ones",
+    "bias_initializer": "ones",
+    "unit_forget_bias": False,
+    "kernel_regularizer": "l2",
+    "recurrent_regularizer": "l2",
+    "bias_regularizer": "l2",
+    "kernel_constraint": "non_neg",
+    "recurrent_constraint": "non_neg",
+    "bias_constraint": "non_neg",
+    "dropout": 0.1,
+    "recurrent_dropout": 0.2,
+    "seed": 3,
+}
+OPTIONS_OF_BOTH = {
+    **OPTIONS_OF_THE_CELL,
+    "return_sequences": True,
+    "return_state": True,
+    "stateful": True,
+    "kernel": "scan",
+    "dtype": "float64",
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (MaskedBiLSTM, {**OPTIONS_OF_BOTH, "merge_mode": "sum"}),
+        (MaskedLSTM, {**OPTIONS_OF_BOTH, "go_backwards": True}),
+        (
+            MaskedBiLSTMStack,
+            {"layers": 2, "dropout": 0.1, "residual": True, "return_sequences": True}
+            | {"kernel": "scan", "dtype": "float64"},
+        ),
+    ],
+)
+def test_every_option_is_kept_in_the_config(layer, options):
+    required = {"layers": 1} if layer is MaskedBiLSTMStack else {}
+    default = layer(UNITS, **required).get_config()
+    config = layer.from_config(layer(UNITS, **options).get_config()).get_config()
+    assert set(options) == set(config) - {"units", "name", "trainable"}
+    assert not [name for name in options if config[name] == default[name]]
+
+
 def test_options_of_both_directions_are_their_own():
     layer = MaskedBiLSTM(UNITS, kernel_regularizer=keras.regularizers.L2(0.1))
     layer.build((None, None, WIDTH))
@@ -233,9 +281,23 @@ def test_from_and_to_bidirectional_change_nothing(merge_mode, return_state):
     assert ours.forward_lstm.dropout == 0.2
 
 
-def test_from_bidirectional_refuses_other_cells():
-    with pytest.raises(ValueError, match="GRU"):
-        MaskedBiLSTM.from_bidirectional(keras.layers.Bidirectional(keras.layers.GRU(2)))
+def test_precision_comes_from_bidirectional_and_goes_back():
+    lstm = keras.layers.LSTM(UNITS, dtype="float64")
+    theirs = keras.layers.Bidirectional(lstm, dtype="float64")
+    theirs.build((None, None, WIDTH))
+    ours = MaskedBiLSTM.from_bidirectional(theirs)
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(2, 4, WIDTH)))  # float64
+    for layer in (ours, ours.to_bidirectional()):
+        np.testing.assert_allclose(layer(inputs), theirs(inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backward", [None, keras.layers.GRU(2, go_backwards=True)])
+def test_from_bidirectional_refuses_other_cells(backward):
+    forward = keras.layers.GRU(2) if backward is None else keras.layers.LSTM(2)
+    with pytest.raises(ValueError, match=r"takes a .* not one around .*GRU"):
+        MaskedBiLSTM.from_bidirectional(
+            keras.layers.Bidirectional(forward, backward_layer=backward)
+        )
 
 
 def test_from_bidirectional_refuses_directions_that_differ():
@@ -311,6 +373,13 @@ def test_torch_projections_are_refused():
     state = {"weight_ih_l0": np.ones((4, 1)), "weight_hr_l0": np.ones((1, 1))}
     with pytest.raises(ValueError, match="projections"):
         from_torch(state)
+
+
+def test_weights_of_no_lstm_are_refused():
+    with pytest.raises(ValueError, match=r"there is no 'weight_ih_l1' among \['weight_ih_l0'\]"):
+        from_torch({"weight_ih_l0": np.ones((4, 1))}, layer=1)
+    with pytest.raises(ValueError, match="3 weights, a bidirectional one 6, not 2"):
+        to_torch([np.ones((1, 4)), np.ones((1, 4))])
 
 
 def test_exported_model_takes_batches_of_every_length(tmp_path):
@@ -433,6 +502,27 @@ def test_batches_without_rows_and_of_one_step(return_sequences, units):
         np.testing.assert_allclose(got, right, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ["packed", "hybrid", "scan", "keras"])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_batch_without_steps_gives_the_state_that_it_was_given(return_sequences, kernel):
+    layer = built(
+        MaskedBiLSTM(
+            UNITS, return_sequences=return_sequences, return_state=True, kernel=kernel, dropout=0.5
+        )
+    )
+    state = [np.full((2, UNITS), 0.1 * (i + 1), np.float32) for i in range(4)]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, WIDTH))], autograph=False)
+    def unknown(x):
+        return layer(x, initial_state=state, training=True)
+
+    nothing = tf.zeros((2, 0, WIDTH))
+    for outputs in (layer(nothing, initial_state=state), unknown(nothing)):
+        assert outputs[0].shape == ((2, 0, 2 * UNITS) if return_sequences else (2, 2 * UNITS))
+        assert not np.asarray(outputs[0]).any()
+        np.testing.assert_array_equal(outputs[1:], state)
+
+
 @pytest.mark.parametrize("kernel", ["scan", "auto"])
 def test_keras_leaves_xla_off(kernel):
     inputs, mask = keras.Input((4, WIDTH)), keras.Input((4,), dtype="bool")
@@ -467,6 +557,26 @@ def test_stack_never_sees_padding(return_sequences, residual, tmp_path):
 
 
 @pytest.mark.parametrize("residual", [False, True])
+def test_stack_is_its_layers_one_over_the_other(residual):
+    stack = MaskedBiLSTMStack(
+        UNITS, layers=3, residual=residual, return_sequences=True, dropout=0.5, kernel="scan"
+    )
+    stack.build((None, None, WIDTH))
+    hidden: Any = stack.bilstms[0](steps(), mask=MASK)
+    for bilstm in stack.bilstms[1:]:
+        above: Any = bilstm(hidden, mask=MASK)
+        hidden = above + hidden if residual else above
+    outputs = np.asarray(stack(steps(), mask=MASK))
+    np.testing.assert_allclose(outputs, hidden, atol=1e-6)
+    assert {bilstm.kernel for bilstm in stack.bilstms} == {"scan"}
+    # Dropout between layers, in training only, and drawn anew.
+    first, second = (np.asarray(stack(steps(), mask=MASK, training=True)) for _ in range(2))
+    assert np.abs(first - outputs).max() > 1e-3
+    assert np.abs(first - second).max() > 1e-3
+    assert not first[~MASK].any()
+
+
+@pytest.mark.parametrize("residual", [False, True])
 def test_stack_marks_its_outputs_for_the_layers_above(residual):
     stack = MaskedBiLSTMStack(UNITS, layers=2, residual=residual, return_sequences=True)
     stack.build((None, None, WIDTH))
@@ -474,6 +584,8 @@ def test_stack_marks_its_outputs_for_the_layers_above(residual):
     for said in ({"length": length}, {"mask": np.arange(4) < length[:, np.newaxis]}):
         outputs: Any = stack(steps(), **said)
         np.testing.assert_array_equal(outputs._keras_mask, np.arange(4) < length[:, np.newaxis])
+    assert stack.compute_mask(None, MASK) is MASK
+    assert MaskedBiLSTMStack(UNITS, layers=2).compute_mask(None, MASK) is None
 
 
 def test_residual_stack_ends_where_its_sequences_end():

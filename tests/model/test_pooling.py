@@ -63,6 +63,15 @@ def test_empty_rows_are_zero(make):
 
 
 @pytest.mark.parametrize("make", POOLINGS)
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
+def test_batches_without_rows_or_steps(make, shape):
+    for mask in (None, np.zeros(shape)):
+        outputs = pooled(make(), np.zeros((*shape, 6), np.float32), mask)
+        assert outputs.shape == (shape[0], 6)
+        assert not outputs.any()
+
+
+@pytest.mark.parametrize("make", POOLINGS)
 def test_each_row_alone_gives_the_same(make):
     pooling = make()
     together = pooled(pooling)
