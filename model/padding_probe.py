@@ -145,7 +145,7 @@ def make_probe(model: keras.Model) -> Probe:
     names = list(leaves)
     free = _free(model, names)
     for name in _timed(leaves, mask, free):
-        if not _says_mask(name, leaves[name].dtype.name, leaves[name].ndim):
+        if rows > 1 and not _says_mask(name, leaves[name].dtype.name, leaves[name].ndim):
             # A row of the same steps: what is largest may be less than what padding gives.
             leaves[name][-1] = leaves[name][-1, :1]
         leaves[name][~mask] = values[name]
