@@ -13,6 +13,7 @@ the file of places itself: ids of strings, which the rows only have codes for.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -65,6 +66,10 @@ class _MappedFile:
                 if read_first:
                     _read_through(file)
                 self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                if hasattr(mmap, "MADV_NOHUGEPAGE"):
+                    # Or a window could be a huge page, where the file has one in memory.
+                    with contextlib.suppress(OSError):
+                        self._pages.madvise(mmap.MADV_NOHUGEPAGE)
         except ValueError:  # it is empty
             raise _damaged(staging) from None
         self.data = pa.py_buffer(self._pages)
