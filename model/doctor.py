@@ -146,12 +146,18 @@ def _leaks(
     """Numbers of the calls that bring padding into real outputs; whether it is in the model's."""
     leaks: set[int] = set()
     longer, others = probe.with_more_padding(mask), probe.with_other_padding(mask)
-    runs = [trace_calls(model, batch) for batch in (longer, others) if batch is not None]
+    runs = [] if others is None else [trace_calls(model, others)]
+    try:
+        if longer is not None:
+            runs.append(trace_calls(model, longer))
+    except Exception:  # Positions are looked up in a table, which has no more of them.
+        longer = None
     if longer is None:
         # T is fixed, and the mask may be in the values: padding is changed inside of the model.
         runs.append(trace_calls(model, probe.batch(), change=_noise_behind_mask))
     # In subclassed models something else may read what no layer does.
-    all_seen = hasattr(model, "operations")
+    models = [model, *(x for x in model._flatten_layers() if isinstance(x, keras.Model))]
+    all_seen = all(hasattr(one, "operations") for one in models)
     read = {id(tensor) for call in calls for tensor in call.inputs} | {id(t) for t in outputs}
     moved = False
     for run, changed in runs:
@@ -166,7 +172,9 @@ def _leaks(
                 for tensor, changed in zip(call.inputs, other.inputs, strict=False)
             )
             clean.update({id(t): ok for t, ok in zip(call.outputs, same, strict=True)})
-            used = [id(tensor) in read or not all_seen for tensor in call.outputs]
+            used = [id(tensor) in read for tensor in call.outputs]
+            if not (all_seen and any(used)):  # Nor is what Keras casts on its way seen again.
+                used = [True] * len(used)
             if inputs_same and not all(ok for ok, use in zip(same, used, strict=True) if use):
                 leaks.add(number)
     return leaks, moved
@@ -214,10 +222,17 @@ def _noise_behind_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> Any:
     rng = np.random.default_rng(1)
 
     def changed(output: Any, mask: Any) -> Any:
-        if mask is None or not output.dtype.is_floating or output.shape[:2] != mask.shape:
+        # (B, D) may have the shape of the mask by chance.
+        rank = output.shape.rank
+        if (
+            mask is None
+            or not output.dtype.is_floating
+            or rank < 3
+            or output.shape[:2] != mask.shape
+        ):
             return output
         noise = tf.cast(rng.normal(size=output.shape) * _NOISE, output.dtype)
-        real = tf.reshape(mask, [*mask.shape, *[1] * (output.shape.rank - 2)])
+        real = tf.reshape(mask, [*mask.shape, *[1] * (rank - 2)])
         return tf.where(real if reads_values else real | (output == 0), output, noise)
 
     flat = keras.tree.flatten(outputs)

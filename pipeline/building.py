@@ -105,6 +105,8 @@ def build(
         planned=None if plan is None else plan.reading,
     )
     target = absolute_path(out)
+    if plan is None:
+        source.check_drawn(wanted)
     job = source.job(
         wanted, target / STAGING_NAME, vocabularies=vocabularies, batch_rows=batch_rows
     )

@@ -202,7 +202,8 @@ def _write_vocabularies(folder: StoragePath, plan: Plan, old: set[str]) -> None:
 @contextlib.contextmanager
 def _listed(path: StoragePath, rejected: Iterable[pa.Table]) -> Iterator[None]:
     """Writes the list of faulty rows for people to look at; it has its name when the body ends."""
-    tables = iter(rejected)
+    # Pages end where chunks do.
+    tables = (table.combine_chunks() for table in rejected)
     first = next(tables, None)
     if first is not None:
         tables = itertools.chain([first], tables)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lengthwise.dataset.errors import InputError, PlanError, SchemaError
+from lengthwise.dataset.errors import InputError, PlanError, SchemaError, UsageError
 from lengthwise.dataset.options import MAX_INT64, MAX_SPLITS, PlanOptions
 from lengthwise.dataset.schema import NUMBERS, Schema
 from lengthwise.dataset.storage import StoragePath
@@ -79,8 +79,8 @@ class Input:
                     )
         return [name for name in names if name not in self.schema.names]
 
-    def check_options(self, options: PlanOptions) -> None:
-        """Raises PlanError where an option does not fit the features, or says nothing of them."""
+    def check_drawn(self, options: PlanOptions) -> None:
+        """Raises UsageError where options draw splits that every input has of its own."""
         drawn = {
             "split": options.splits != PlanOptions().splits,
             "split-by": options.split_by is not None,
@@ -89,10 +89,13 @@ class Input:
         file = self.files[0].file
         if all(file.file.split is not None for file in self.files) and any(drawn.values()):
             option = next(name for name, given in drawn.items() if given)
-            raise PlanError(
+            raise UsageError(
                 f"--{option} is given, but every input has a split of its own, {file.path} is in "
                 f"'{file.split}': leave it out, or name an input without a split"
             )
+
+    def check_options(self, options: PlanOptions) -> None:
+        """Raises PlanError where an option does not fit the features, or says nothing of them."""
         for name, kind in options.normalize.items():
             feature = self.schema[name]
             if feature.dtype != "float32" or not feature.sequence or feature.label:

@@ -126,6 +126,7 @@ def make_plan(
             # Workers of a killed run may go on there with other rows.
             staging = folder / uuid.uuid4().hex
         folder = absolute_path(staging)
+        source.check_drawn(options)
         job = source.job(options, folder, vocabularies=vocabularies, keep_rows=False)
         findings = ingest(source, job, execution, given=vocabularies, progress=progress)
     return plan_of(source.schema, options, findings, source.reading.planned)

@@ -18,7 +18,7 @@ def write_row_groups(
     rows: int,
     compression: str,
 ) -> None:
-    """Writes a Parquet file, which is the same however its rows are cut into tables.
+    """Writes a Parquet file; its row groups are the same however its rows are cut into tables.
 
     Args:
         file: where to.
@@ -29,7 +29,7 @@ def write_row_groups(
     """
     with pq.ParquetWriter(file, schema, compression=compression) as writer:
         for table in _row_groups(schema.empty_table(), tables, rows):
-            writer.write_table(table.combine_chunks())
+            writer.write_table(table)
 
 
 def _row_groups(waiting: pa.Table, tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -276,7 +276,8 @@ class StagedRows:
         for _, spans in spans_of(places):
             position = spans["address"]
             # Not the sum of position and size, which can be past the range of integers.
-            left = own[:, 1] + other[:, 1] - position
+            end = np.where(position < own[:, 1], own[:, 1], own[:, 1] + other[:, 1])
+            left = end - position
             if (position < 0).any() or (spans["size"] > left).any():
                 raise _damaged(self._staging)
             beside = position >= own[:, 1]

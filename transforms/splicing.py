@@ -66,9 +66,10 @@ def splice(parts: np.ndarray, inserts: Sequence[Insert], *, side: str = "right")
     sizes[:, ::3] = np.diff([*starts, width])
     for k, insert in enumerate(inserts):
         row, pad = (3 * k + 2, 3 * k + 1) if side == "left" else (3 * k + 1, 3 * k + 2)
-        addresses[:, row] = insert.rows["address"]
-        sizes[:, row] = insert.rows["size"]
         addresses[:, pad] = insert.padding.ctypes.data
+        sizes[:, row] = insert.rows["size"]
+        # A row of no bytes may be nowhere.
+        addresses[:, row] = np.where(sizes[:, row], insert.rows["address"], addresses[:, pad])
         sizes[:, pad] = len(insert.padding) - sizes[:, row]
     _, _, data = gather_bytes(addresses.reshape(-1), sizes.reshape(-1)).buffers()
     return np.frombuffer(data, np.uint8, n * size).reshape(n, size)

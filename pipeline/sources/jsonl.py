@@ -7,7 +7,7 @@ nothing wrong with is tried again by halves: only what Arrow refuses is broken.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -61,10 +61,10 @@ def open_jsonl(file: InputFile, options: SourceOptions) -> SourceFile:
 
 def _require_lines(file: InputFile, lines: Iterable[bytes]) -> None:
     """Raises InputError where lines begin with JSON of another form."""
-    first, second = (*itertools.islice(filter(None, map(bytes.strip, lines)), 2), b"", b"")[:2]
+    first, *others = [*itertools.islice(filter(None, map(bytes.strip, lines)), 4)] or [b""]
     if first.startswith(b"["):
         found, convert = "begins with a list", "`jq -c '.[]' FILE > rows.jsonl`"
-    elif _goes_on(first, second):
+    elif _goes_on(first, others):
         found = "begins with an object over several lines"
         convert = "`jq -c . FILE > rows.jsonl`, or with '.NAME[]' for a list in the object"
     else:
@@ -72,11 +72,15 @@ def _require_lines(file: InputFile, lines: Iterable[bytes]) -> None:
     raise InputError(f"{file.path}: {found}; JSON Lines have one object a line: run {convert}")
 
 
-def _goes_on(line: bytes, following: bytes) -> bool:
-    """Whether an object goes on in the line that follows: a line that was cut off does not."""
+def _goes_on(line: bytes, following: Sequence[bytes]) -> bool:
+    """Whether an object goes on in the lines that follow: one that was cut off does not."""
     if not line.startswith(b"{") or line.endswith(b"}"):
         return False
-    return line.endswith(b"[") or (line.endswith((b"{", b",")) and following.startswith(b'"'))
+    objects = [text.startswith(b"{") and text.endswith(b"}") for text in following]
+    if line.endswith(b"["):
+        return not all(objects)
+    named = following[0].startswith(b'"') if following else False
+    return line.endswith((b"{", b",")) and named and not any(objects)
 
 
 def read_jsonl(

@@ -316,6 +316,56 @@ def test_keras_hands_no_mask_to_a_layer_with_a_second_input():
     assert "no mask, because Keras hands on none to a layer with a second" in finding.message
 
 
+def test_layers_before_a_head_of_another_precision_are_named():
+    frames = keras.Input((None, 3))
+    real: Any = L.Masking()(frames)
+    lost = keras.ops.multiply(real, 2.0)
+    half = L.LSTM(4, name="half", dtype="mixed_float16")(lost)
+    heads = [L.Dense(1)(half), L.Dense(1)(L.LSTM(4, name="full")(lost))]
+    read = [layer for kind, layer in found(keras.Model(frames, heads)) if kind == "padding read"]
+    assert sorted(read) == ["full", "half"]
+
+
+class Positions(L.Layer):
+    """Adds a vector for each position; there are `count` of them."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.supports_masking = True
+        self.count = count
+
+    def build(self, input_shape):
+        self.vectors = self.add_weight(shape=(self.count, input_shape[-1]))
+
+    def call(self, x):
+        return x + tf.gather(self.vectors, tf.range(tf.shape(x)[1]))
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_model_with_room_for_no_more_steps_is_checked_all_the_same(good):
+    tokens = keras.Input((None,), dtype="int32")
+    embedded = L.Embedding(20, 4, mask_zero=True)(tokens)
+    steps = Positions(9)(embedded)
+    last = L.LSTM(3)(steps) if good else L.GlobalMaxPooling1D(name="max")(steps)
+    expected = [] if good else [("padding read", "max")]
+    assert [f for f in found(keras.Model(tokens, last)) if f[0] == "padding read"] == expected
+
+
+def test_vectors_as_wide_as_rows_are_long_are_no_steps():
+    class Mean(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.supports_masking = True
+
+        def call(self, x, mask=None):
+            real = tf.cast(mask, x.dtype)[:, :, tf.newaxis]
+            return tf.reduce_sum(x * real, 1) / tf.reduce_sum(real, 1)
+
+    tokens = keras.Input((10,), dtype="int32")
+    wide = L.Dense(10)(L.Embedding(20, 4, mask_zero=True)(tokens))
+    assert found(keras.Model(tokens, L.Dense(1)(Mean()(wide)))) == []
+
+
 def test_attention_that_was_given_no_mask_is_not_said_to_know_none():
     frames, mask = frames_and_mask()
     hidden = L.MultiHeadAttention(2, 4, name="guilty")(frames, frames)

@@ -90,6 +90,17 @@ def test_places_that_point_out_of_the_files(staging, address, size):
         StagedRows(str(staging), staging).places([reference])
 
 
+def test_places_that_run_from_one_file_into_the_other(staging):
+    reference = referred(staging)
+    path = unit_places_path(staging, 0)
+    places = np.fromfile(path, place_dtype(_ROWS.schema))
+    places["x"]["address"][0] = unit_rows_path(str(staging), 0).stat().st_size - 1
+    places["x"]["size"][0] = 2
+    places.tofile(path)
+    with pytest.raises(OutputError, match="staged rows are damaged"):
+        StagedRows(str(staging), staging).places([reference])
+
+
 @pytest.mark.parametrize("kept", [0, 10, -1])
 def test_places_that_are_cut_off(staging, kept):
     reference = referred(staging)

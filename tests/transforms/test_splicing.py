@@ -47,6 +47,11 @@ def test_records_are_parts_rows_and_padding(data, side):
         assert record.tobytes() == expected + parts[i, start:].tobytes()
 
 
+def test_rows_without_bytes_may_be_nowhere():
+    nowhere = Insert(1, np.zeros(2, SPAN), np.array([5, 6], np.uint8))
+    assert splice(np.full((2, 2), 9, np.uint8), [nowhere]).tolist() == [[9, 5, 6, 9]] * 2
+
+
 def test_records_can_be_written_to():
     rows = np.arange(4, dtype=np.uint8)
     insert = Insert(1, spans_in(rows, np.array([0, 2, 4])), np.zeros(2, np.uint8))

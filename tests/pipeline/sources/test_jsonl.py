@@ -176,10 +176,17 @@ def test_json_of_another_form_is_refused_with_a_way_out(write, text, says, pack)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("first", ["{", '{"x": [1,', '{"x": [1], "y', '{"x": [1]', "null", ","])
+@pytest.mark.parametrize(
+    "first", ["{", '{"x": [1,', '{"x": [1], "y', '{"x": [1]', '{"x": [', "null", ","]
+)
 def test_a_first_line_that_was_cut_off_is_a_broken_row_and_no_other_form(write, first):
     reading = read_all(write("a.jsonl", f"{first}\n{json.dumps(ROW)}\n"))
     assert (list(reading.rows), list(reading.broken)) == ([1], [0])
+
+
+def test_broken_lines_before_good_ones_are_no_other_form(write):
+    reading = read_all(write("a.jsonl", f'{{"x": [1],\n"x"\n{json.dumps(ROW)}\n'))
+    assert (list(reading.rows), list(reading.broken)) == ([2], [0, 1])
 
 
 def test_columns_that_are_not_asked_for_may_be_anything(write):

@@ -71,10 +71,20 @@ def test_splits_are_not_drawn_where_every_input_has_its_own(run, tmp_path, optio
         (tmp_path / f"{name}.jsonl").write_text('{"x": [1], "part": "dev"}\n')
     inputs = f"train={tmp_path}/a.jsonl", f"test={tmp_path}/b.jsonl"
     code, _, error = run("build", *inputs, tmp_path / "out", option, value)
-    assert code == 1 and not (tmp_path / "out").exists()
+    assert code == 2 and not (tmp_path / "out").exists()
     assert f"{option} is given, but every input has a split of its own, {tmp_path}/a" in error
     code, _, error = run("build", inputs[0], inputs[1][5:], tmp_path / "out", option, value)
     assert "has a split of its own" not in error
+
+
+def test_a_plan_that_drew_splits_is_of_another_input_than_one_with_its_own(run, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text('{"x": [1]}\n{"x": [2]}\n')
+    plan = tmp_path / "plan.json"
+    run("plan", tmp_path / "a.jsonl", "-o", plan, "--split", "train=0.999,test=0.001")
+    inputs = f"train={tmp_path}/a.jsonl", f"test={tmp_path}/b.jsonl"
+    code, _, error = run("build", *inputs, tmp_path / "out", "--plan", plan)
+    assert code == 1 and "the plan is of another input: in split 'test'" in error
 
 
 def test_grouping_of_what_is_no_csv_is_wrong_usage_and_leaves_nothing(run, tmp_path):
