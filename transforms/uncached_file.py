@@ -1,10 +1,10 @@
-"""Files that are written past the page cache, from one buffer that is used again and again.
+"""Files that are written past the page cache, from two buffers that are used again and again.
 
 What is written once and read much later, or never, gains nothing by standing in memory, and each
 fresh page is dear, most of all on a virtual machine that has to ask its host for it. The kernel
 takes the bytes straight from the buffer (`O_DIRECT` of open(2)) where place and size are whole
 blocks; the end of a file, less than a block, goes the usual way. File systems that cannot do it get
-usual writes.
+usual writes. A thread writes one buffer while the other is filled.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import fcntl
 import io
 import mmap
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -52,11 +53,10 @@ class UncachedFile(io.RawIOBase):
         super().__init__()
         self._path = os.fspath(path)
         self._descriptor = _opened(path)
-        try:
-            self._buffer = _idle.pop()
-        except IndexError:
-            self._buffer = _fresh_buffer()
+        self._buffers = [_taken_buffer()]  # the one that is filled comes first
         self._written = self._used = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def writable(self) -> bool:
         return True
@@ -70,7 +70,10 @@ class UncachedFile(io.RawIOBase):
         return self._written + self._used
 
     def write(self, data: bytes | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Appends bytes, all of them; returns how many."""
+        """Appends bytes, all of them; returns how many.
+
+        An error of the disk may come with a later call, at the latest with `finish`.
+        """
         source = np.frombuffer(data, np.uint8)
         for start in range(0, len(source), _BUFFER_BYTES):
             self._append(source[start : start + _BUFFER_BYTES])
@@ -95,36 +98,59 @@ class UncachedFile(io.RawIOBase):
         descriptor, self._descriptor = self._descriptor, None
         super().close()
         if descriptor is not None:
+            if self._thread is not None:
+                self._thread.shutdown()
             os.close(descriptor)
-            _idle.append(self._buffer)
+            _idle.extend(self._buffers)
 
     def _append(self, data: np.ndarray) -> None:
-        """Appends no more than the buffer holds."""
+        """Appends no more than a buffer holds."""
         fitting = data[: _BUFFER_BYTES - self._used]
-        self._buffer[self._used : self._used + len(fitting)] = fitting
+        self._buffers[0][self._used : self._used + len(fitting)] = fitting
         self._used += len(fitting)
         if self._used == _BUFFER_BYTES:
-            self._empty(_BUFFER_BYTES)
+            self._hand_over()
             rest = data[len(fitting) :]
-            self._buffer[: len(rest)] = rest
+            self._buffers[0][: len(rest)] = rest
             self._used = len(rest)
+
+    def _hand_over(self) -> None:
+        """Has the full buffer written, and goes on with the other."""
+        self._wait()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1)
+            self._buffers.append(_taken_buffer())
+        self._writing = self._thread.submit(self._write, self.fileno(), self._buffers[0])
+        self._buffers.reverse()
+        self._written += _BUFFER_BYTES
+        self._used = 0
+
+    def _wait(self) -> None:
+        """Waits until the other buffer is written; raises what went wrong."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _empty(self, size: int) -> None:
         """Writes the first bytes of the buffer and moves the others to its start."""
-        descriptor = self.fileno()
+        self._wait()
+        buffer = self._buffers[0]
+        self._write(self.fileno(), buffer[:size])
+        self._written += size
+        self._used -= size
+        buffer[: self._used] = buffer[size : size + self._used]
+
+    def _write(self, descriptor: int, data: np.ndarray) -> None:
         done = 0
-        while done < size:
+        while done < len(data):
             try:
-                done += os.write(descriptor, self._buffer[done:size].data)
+                done += os.write(descriptor, data[done:].data)
             except OSError as reason:
                 if reason.errno != errno.EINVAL or not _write_usually(descriptor):
                     raise OSError(reason.errno, reason.strerror, self._path) from None
             if done % _BLOCK_BYTES:
                 # Only a part was taken, since the disk is full: let the next write say so.
                 _write_usually(descriptor)
-        self._written += size
-        self._used -= size
-        self._buffer[: self._used] = self._buffer[size : size + self._used]
 
 
 def _opened(path: str | os.PathLike[str]) -> int:
@@ -143,6 +169,13 @@ def _write_usually(descriptor: int) -> bool:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
     return bool(flags & _DIRECT)
+
+
+def _taken_buffer() -> np.ndarray:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _fresh_buffer()
 
 
 def _fresh_buffer() -> np.ndarray:

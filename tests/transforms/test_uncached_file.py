@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -204,3 +205,19 @@ def test_processes_that_were_forked_do_not_write_each_others_bytes(tmp_path):
 
     assert (tmp_path / "p").read_bytes() == b"p" * 1000
     assert (tmp_path / "c").read_bytes() == b"c" * 1000
+
+
+def test_what_goes_wrong_beside_the_caller_reaches_it(tmp_path, monkeypatch):
+    file = UncachedFile(tmp_path / "a")
+    written = []
+
+    def write(descriptor, data):
+        written.append(threading.current_thread() is threading.main_thread())
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(uncached_file.os, "write", write)
+    file.write(bytes(uncached_file._BUFFER_BYTES))  # goes on beside
+    with pytest.raises(OSError, match=r"the disk is broken.*/a'"):
+        file.finish()
+    assert written == [False]
+    file.close()
