@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.local_files import CopiedFiles, mapped
 from lengthwise.dataset.options import MAX_INT64
 from lengthwise.dataset.storage import written_whole
 from lengthwise.pipeline.accounts import NAMED_FAULTS
-from lengthwise.pipeline.staging import unit_rejected_path
+from lengthwise.pipeline.staging import damaged, unit_rejected_path
 from lengthwise.pipeline.unit_report import UnitReport
 
 if TYPE_CHECKING:
@@ -126,6 +125,4 @@ def listed_rows(staging: str, units: Sequence[int], named: Named) -> Iterator[pa
             in_order = np.argsort(np.concatenate(taken))
             yield pa.Table.from_batches(parts).take(pa.array(in_order))
     except (OSError, pa.ArrowException):
-        raise OutputError(
-            f"{staging}: staged rows are damaged; delete this folder and run the same command again"
-        ) from None
+        raise damaged(staging) from None

@@ -23,10 +23,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from lengthwise.dataset.errors import OutputError
 from lengthwise.dataset.local_files import CopiedFiles, open_local
 from lengthwise.dataset.storage import StoragePath, written_whole
-from lengthwise.pipeline.staging import unit_places_path, unit_rows_path
+from lengthwise.pipeline.staging import damaged, unit_places_path, unit_rows_path
 from lengthwise.transforms.row_places import (
     concat_places,
     gather_rows,
@@ -51,12 +50,6 @@ _TOUCHED_WINDOWS = 256
 Reference = tuple[int, int, int]
 
 
-def _damaged(folder: str) -> OutputError:
-    return OutputError(
-        f"{folder}: staged rows are damaged; delete this folder and run the same command again"
-    )
-
-
 class _MappedFile:
     """A file in memory. Arrow's own mapping asks the kernel for each whole chunk ahead of time."""
 
@@ -71,7 +64,7 @@ class _MappedFile:
                     with contextlib.suppress(OSError):
                         self._pages.madvise(mmap.MADV_NOHUGEPAGE)
         except ValueError:  # it is empty
-            raise _damaged(staging) from None
+            raise damaged(staging) from None
         self.data = pa.py_buffer(self._pages)
 
     def holds(self, data: pa.Buffer) -> bool:
@@ -119,7 +112,7 @@ class StagedUnit:
                 rows.validate(full=True)
                 yield rows
         except (pa.ArrowException, OSError):
-            raise _damaged(self._staging) from None
+            raise damaged(self._staging) from None
 
     def write_places(
         self, chunks: Iterable[tuple[pa.RecordBatch, np.ndarray]], shards: StoragePath
@@ -266,7 +259,7 @@ class StagedRows:
                 ]
             )
         except ValueError:
-            raise _damaged(self._staging) from None
+            raise damaged(self._staging) from None
         for _, beside in units:
             beside.let_go()
         counts = [rows for _, _, rows in references]
@@ -279,7 +272,7 @@ class StagedRows:
             end = np.where(position < own[:, 1], own[:, 1], own[:, 1] + other[:, 1])
             left = end - position
             if (position < 0).any() or (spans["size"] > left).any():
-                raise _damaged(self._staging)
+                raise damaged(self._staging)
             beside = position >= own[:, 1]
             spans["address"] += own[:, 0]
             if beside.any():

@@ -209,6 +209,13 @@ def unit_strings_path(folder: str, number: int, feature: str) -> StoragePath:
     return storage_path(folder) / "units" / f"{number:06d}-{quote(feature, safe='')}.strings.arrow"
 
 
+def damaged(folder: str) -> OutputError:
+    """What is raised where rows in a staging folder are not what was staged."""
+    return OutputError(
+        f"{folder}: staged rows are damaged; delete this folder and run the same command again"
+    )
+
+
 def unit_rejected_path(folder: str, number: int) -> StoragePath:
     """Where the rejected rows of a unit are; not there where it has none."""
     return storage_path(folder) / "units" / f"{number:06d}.rejected.arrow"
