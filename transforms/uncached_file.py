@@ -1,10 +1,10 @@
-"""Files that are written past the page cache, from two buffers that are used again and again.
+"""Files that are written past the page cache, from buffers that are used again and again.
 
 What is written once and read much later, or never, gains nothing by standing in memory, and each
 fresh page is dear, most of all on a virtual machine that has to ask its host for it. The kernel
 takes the bytes straight from the buffer (`O_DIRECT` of open(2)) where place and size are whole
 blocks; the end of a file, less than a block, goes the usual way. File systems that cannot do it get
-usual writes. A thread writes one buffer while the other is filled.
+usual writes. A thread writes the full buffers while the next is filled.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import fcntl
 import io
 import mmap
 import os
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 # A huge page: the kernel then has one page to hold in place for a write, and not hundreds.
 _BUFFER_BYTES = 2 << 20
+# Full buffers that wait for the disk: it has work while nothing is handed over for a while.
+_WAITING = 3
 # A multiple of the blocks of all devices there are.
 _BLOCK_BYTES = 4096
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -53,10 +56,10 @@ class UncachedFile(io.RawIOBase):
         super().__init__()
         self._path = os.fspath(path)
         self._descriptor = _opened(path)
-        self._buffers = [_taken_buffer()]  # the one that is filled comes first
+        self._buffer = _taken_buffer()
         self._written = self._used = 0
         self._thread: ThreadPoolExecutor | None = None
-        self._writing: Future[None] | None = None
+        self._waiting: deque[tuple[Future[None], np.ndarray]] = deque()
 
     def writable(self) -> bool:
         return True
@@ -101,40 +104,44 @@ class UncachedFile(io.RawIOBase):
             if self._thread is not None:
                 self._thread.shutdown()
             os.close(descriptor)
-            _idle.extend(self._buffers)
+            _idle.extend([self._buffer, *(buffer for _, buffer in self._waiting)])
 
     def _append(self, data: np.ndarray) -> None:
         """Appends no more than a buffer holds."""
         fitting = data[: _BUFFER_BYTES - self._used]
-        self._buffers[0][self._used : self._used + len(fitting)] = fitting
+        self._buffer[self._used : self._used + len(fitting)] = fitting
         self._used += len(fitting)
         if self._used == _BUFFER_BYTES:
             self._hand_over()
             rest = data[len(fitting) :]
-            self._buffers[0][: len(rest)] = rest
+            self._buffer[: len(rest)] = rest
             self._used = len(rest)
 
     def _hand_over(self) -> None:
-        """Has the full buffer written, and goes on with the other."""
-        self._wait()
+        """Has the full buffer written, and goes on with another."""
+        buffer = self._written_buffer() if len(self._waiting) == _WAITING else _taken_buffer()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1)
-            self._buffers.append(_taken_buffer())
-        self._writing = self._thread.submit(self._write, self.fileno(), self._buffers[0])
-        self._buffers.reverse()
+        writing = self._thread.submit(self._write, self.fileno(), self._buffer)
+        self._waiting.append((writing, self._buffer))
+        self._buffer = buffer
         self._written += _BUFFER_BYTES
         self._used = 0
 
+    def _written_buffer(self) -> np.ndarray:
+        """Waits until the first of the full buffers is written; raises what went wrong."""
+        self._waiting[0][0].result()
+        return self._waiting.popleft()[1]
+
     def _wait(self) -> None:
-        """Waits until the other buffer is written; raises what went wrong."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        """Waits until all full buffers are written; raises what went wrong."""
+        while self._waiting:
+            _idle.append(self._written_buffer())
 
     def _empty(self, size: int) -> None:
         """Writes the first bytes of the buffer and moves the others to its start."""
         self._wait()
-        buffer = self._buffers[0]
+        buffer = self._buffer
         self._write(self.fileno(), buffer[:size])
         self._written += size
         self._used -= size

@@ -23,6 +23,7 @@ SIZES = [
     [BUFFER - 1, 2, BUFFER],
     [3 * BUFFER + 4097, 5],
     [700_001] * 7,
+    [9 * BUFFER + 1],
 ]
 
 
