@@ -29,7 +29,7 @@ from lengthwise.pipeline.runner_options import IN_MEMORY, left_open
 from lengthwise.pipeline.shipping import write_wheel
 from lengthwise.pipeline.sources import one_line
 from lengthwise.pipeline.versions import WorkerError
-from lengthwise.pipeline.worker import VERBOSE
+from lengthwise.pipeline.worker import VERBOSE, bundles_end_soon
 from lengthwise.pipeline.worker_counts import describe_counts
 
 LOCAL_RUNNER = "local"
@@ -120,6 +120,8 @@ def run_pipeline(construct: Callable[[beam.Pipeline], Any], execution: Execution
         runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
         args.append(f"--direct_num_workers={execution.workers}")
     with contextlib.ExitStack() as stack:
+        if execution.is_local:
+            stack.enter_context(bundles_end_soon())
         if execution.ship:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-"))
             args.append(f"--extra_package={write_wheel(Path(folder))}")
