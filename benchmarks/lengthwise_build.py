@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -27,7 +26,6 @@ def source_file(folder: Path, kind: str, rows: int) -> Path:
     path = folder / f"{kind}-{rows}.parquet"
     # In another process: what this one has in memory is counted to those that it starts.
     run(call_task("ragged_data:ensure_file", rows=rows, path=str(path), kind=kind, count=rows))
-    os.sync()  # or the kernel writes it in the midst of a build
     return path
 
 

@@ -15,6 +15,7 @@ Every row group has its own random stream: the rows of a file are the first of a
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def ensure_file(path: str, kind: str, count: int, seed: int = 0) -> None:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     write_file(unfinished, kind, count, seed=seed)
     unfinished.replace(path)
+    os.sync()  # or the kernel writes it in the midst of what is measured
 
 
 def write_file(path: Path, kind: str, rows: int, *, seed: int = 0) -> None:

@@ -77,6 +77,7 @@ class UncachedFile(io.RawIOBase):
 
         An error of the disk may come with a later call, at the latest with `finish`.
         """
+        self.fileno()  # a closed file has given its buffer away
         source = np.frombuffer(data, np.uint8)
         for start in range(0, len(source), _BUFFER_BYTES):
             self._append(source[start : start + _BUFFER_BYTES])
@@ -103,8 +104,9 @@ class UncachedFile(io.RawIOBase):
         if descriptor is not None:
             if self._thread is not None:
                 self._thread.shutdown()
+            waiting, self._waiting = self._waiting, deque()
             os.close(descriptor)
-            _idle.extend([self._buffer, *(buffer for _, buffer in self._waiting)])
+            _idle.extend([self._buffer, *(buffer for _, buffer in waiting)])
 
     def _append(self, data: np.ndarray) -> None:
         """Appends no more than a buffer holds."""
@@ -122,9 +124,9 @@ class UncachedFile(io.RawIOBase):
         buffer = self._written_buffer() if len(self._waiting) == _WAITING else _taken_buffer()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1)
-        writing = self._thread.submit(self._write, self.fileno(), self._buffer)
-        self._waiting.append((writing, self._buffer))
-        self._buffer = buffer
+        # First of all: wherever an interrupt hits, no buffer may be in two places.
+        full, self._buffer = self._buffer, buffer
+        self._waiting.append((self._thread.submit(self._write, self.fileno(), full), full))
         self._written += _BUFFER_BYTES
         self._used = 0
 

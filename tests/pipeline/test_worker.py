@@ -46,9 +46,17 @@ def test_nor_does_one_of_a_worker_process(monkeypatch):
     assert max(periods) < statesampler.DEFAULT_SAMPLING_PERIOD_MS / 10
 
 
-def test_a_period_that_somebody_else_has_chosen_stays():
-    with worker.bundles_end_soon():
-        chosen = statesampler.StateSampler.__init__.__defaults__
+def test_a_period_that_somebody_else_has_chosen_stays(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(statesampler.StateSampler.__init__, "__defaults__", (50,))
         with worker.bundles_end_soon():
-            assert statesampler.StateSampler.__init__.__defaults__ == chosen
-        assert statesampler.StateSampler.__init__.__defaults__ == chosen
+            assert statesampler.StateSampler.__init__.__defaults__ == (50,)
+        assert statesampler.StateSampler.__init__.__defaults__ == (50,)
+
+
+def test_a_beam_without_the_period_is_left_alone(monkeypatch):
+    monkeypatch.delattr(statesampler, "DEFAULT_SAMPLING_PERIOD_MS")
+    usual = statesampler.StateSampler.__init__.__defaults__
+    with worker.bundles_end_soon():
+        assert statesampler.StateSampler.__init__.__defaults__ == usual
+    monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import inspect
 import os
 import subprocess
 import sys
@@ -222,3 +223,96 @@ def test_what_goes_wrong_beside_the_caller_reaches_it(tmp_path, monkeypatch):
         file.finish()
     assert written == [False]
     file.close()
+
+
+def test_the_caller_goes_on_while_three_buffers_wait_for_the_disk(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    usual = os.write
+
+    def write(descriptor, data):
+        assert may_write.wait(60)
+        return usual(descriptor, data)
+
+    monkeypatch.setattr(uncached_file.os, "write", write)
+    data = np.random.default_rng(0).bytes(4 * BUFFER - 1)
+    with UncachedFile(tmp_path / "a") as file:
+        file.write(data)  # would never return if it waited for one of them
+        may_write.set()
+        file.finish()
+
+    assert (tmp_path / "a").read_bytes() == data
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_error_of_any_waiting_buffer_reaches_the_caller_each_time(tmp_path, monkeypatch, number):
+    calls = []
+    usual = os.write
+
+    def write(descriptor, data):
+        calls.append(len(data))
+        if len(calls) == number:
+            raise OSError(errno.EIO, "the disk is broken")
+        return usual(descriptor, data)
+
+    monkeypatch.setattr(uncached_file.os, "write", write)
+    with UncachedFile(tmp_path / "a") as file:
+        file.write(bytes(3 * BUFFER))
+        for _ in range(2):
+            with pytest.raises(OSError, match="the disk is broken"):
+                file.finish()
+
+    assert_no_buffer_is_idle_twice()
+
+
+def test_no_buffer_has_two_owners_after_a_file_was_closed(tmp_path):
+    file = UncachedFile(tmp_path / "a")
+    file.write(bytes(2 * BUFFER + 5))
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.finish()
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"abc")
+
+    assert_no_buffer_is_idle_twice()
+
+
+def test_buffers_come_back_from_a_file_that_was_written_and_from_one_that_was_left(tmp_path):
+    write(tmp_path / "a", pieces([4 * BUFFER]))
+    before = len(uncached_file._idle)
+    assert before >= 4
+    with UncachedFile(tmp_path / "b") as file:
+        file.write(bytes(4 * BUFFER))
+
+    assert len(uncached_file._idle) == before
+    assert_no_buffer_is_idle_twice()
+
+
+@pytest.mark.parametrize("line", ["full, self._buffer =", "self._waiting.append("])
+def test_an_interrupt_while_a_buffer_is_handed_over_gives_none_two_owners(tmp_path, line):
+    lines, first = inspect.getsourcelines(UncachedFile._hand_over)
+    number = first + next(i for i, text in enumerate(lines) if line in text)
+
+    def interrupt(frame, event, _):
+        # Behind the line: where the next one begins, or the end of the function.
+        if event in ("line", "return") and frame.f_lineno != number and seen:
+            raise KeyboardInterrupt
+        if event == "line" and frame.f_lineno == number:
+            seen.append(number)
+        return interrupt
+
+    seen = []
+    usual = sys.gettrace()
+    with UncachedFile(tmp_path / "a") as file, pytest.raises(KeyboardInterrupt):
+        code = UncachedFile._hand_over.__code__
+        sys.settrace(lambda frame, *_: interrupt if frame.f_code is code else None)
+        try:
+            file.write(bytes(BUFFER))
+        finally:
+            sys.settrace(usual)
+
+    assert_no_buffer_is_idle_twice()
+
+
+def assert_no_buffer_is_idle_twice():
+    addresses = [buffer.ctypes.data for buffer in uncached_file._idle]
+    assert len(set(addresses)) == len(addresses)
