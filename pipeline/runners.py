@@ -115,12 +115,11 @@ def run_pipeline(construct: Callable[[beam.Pipeline], Any], execution: Execution
     """
     args = [*execution.beam_args, *execution.left_open]
     runner = execution.runner
-    if runner == LOCAL_RUNNER:
-        # FnApiRunner by name: DirectRunner would look for another runner on the network first.
-        runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
-        args.append(f"--direct_num_workers={execution.workers}")
     with contextlib.ExitStack() as stack:
         if execution.is_local:
+            # FnApiRunner by name: DirectRunner would look for another runner on the network first.
+            runner = FnApiRunner(_worker_processes() if execution.workers > 1 else None)
+            args.append(f"--direct_num_workers={execution.workers}")
             stack.enter_context(bundles_end_soon())
         if execution.ship:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lengthwise-"))

@@ -59,4 +59,3 @@ def test_a_beam_without_the_period_is_left_alone(monkeypatch):
     usual = statesampler.StateSampler.__init__.__defaults__
     with worker.bundles_end_soon():
         assert statesampler.StateSampler.__init__.__defaults__ == usual
-    monkeypatch.undo()
